@@ -1,0 +1,171 @@
+"""The closed set of facts a stage may ask for, and their answers.
+
+A stage does no IO: it returns a need, the walk yields it, the door answers it, synchronously or with `await`. Any
+answer except a body may be `Unavailable`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from portalshield.model.principal import Principal
+
+
+class Unavailable:
+    """Whoever should have answered is down, slow or lying. `reason` is for the log: a fixed slug."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+# -- the body ---------------------------------------------------------------------------------------------------------
+
+
+class ReadBody:
+    """The whole body, at most `limit` bytes. Answered by `Body`, `TooLarge`, `Gone` or `TimedOut`."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+
+class Body:
+    """All bytes of the body, exactly as they came."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class TooLarge:
+    """More than `limit` bytes came, or were declared; `prefix` is what had been read (for report mode)."""
+
+    __slots__ = ("prefix",)
+
+    def __init__(self, prefix: bytes = b"") -> None:
+        self.prefix = prefix
+
+
+class Gone:
+    """The client went away before the body was complete: the application is not called."""
+
+    __slots__ = ()
+
+
+class TimedOut:
+    """The body did not arrive within the read time-out."""
+
+    __slots__ = ()
+
+
+BodyAnswer = Body | TooLarge | Gone | TimedOut
+
+# -- counting ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`amount` requests per `window_s` seconds under `name` (what the RateLimit fields show).
+
+    `strategy` is one of `fixed-window`, `moving-window`, `sliding-window-counter` (the names `limits` gives them).
+    """
+
+    name: str
+    amount: int
+    window_s: int
+    strategy: str = "fixed-window"
+
+
+class Hit:
+    """Count one request against several quotas in one question to the store, one round trip.
+
+    `counters` is a tuple of `(key, quota, cost)`; cost 0 peeks. All of them are counted, or, when one is spent, none
+    of those that would go over: a refused request uses up nothing. Answered by `Counts` or `Unavailable`.
+    """
+
+    __slots__ = ("counters",)
+
+    def __init__(self, counters: tuple[tuple[str, Quota, int], ...]) -> None:
+        self.counters = counters
+
+
+class Count:
+    """The state of one counter after the question.
+
+    `allowed`: the request fits in; `remaining`: what is left, never below 0; `reset_s`: seconds until the window ends
+    (when at least one more request fits in), a float >= 0.
+    """
+
+    __slots__ = ("allowed", "remaining", "reset_s")
+
+    def __init__(self, allowed: bool, remaining: int, reset_s: float) -> None:
+        self.allowed = allowed
+        self.remaining = remaining
+        self.reset_s = reset_s
+
+
+Counts = tuple[Count, ...]
+"""One `Count` per counter of the `Hit`, in its order."""
+
+# -- keys and identity ------------------------------------------------------------------------------------------------
+
+
+class FetchKeys:
+    """Fresh keys of one issuer, because a token names a key that is not known. Answered by `Refreshed` or `Unavailable`."""
+
+    __slots__ = ("issuer",)
+
+    def __init__(self, issuer: str) -> None:
+        self.issuer = issuer
+
+
+class Refreshed:
+    """The key set was asked anew (or had been, moments ago): look again."""
+
+    __slots__ = ()
+
+
+class Identify:
+    """Who is it? Answered inside the application's own middleware by `Shield(authenticate=...)`."""
+
+    __slots__ = ()
+
+
+class Identified:
+    """The answer of `authenticate`: a principal or nobody."""
+
+    __slots__ = ("principal",)
+
+    def __init__(self, principal: Principal | None) -> None:
+        self.principal = principal
+
+
+class TenantOf:
+    """Which tenants does this principal belong to? Answered by `Shield(tenant_of=...)` or its cache."""
+
+    __slots__ = ("principal",)
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+
+
+class Tenants:
+    """The answer of `tenant_of`: the tenants, possibly none."""
+
+    __slots__ = ("tenants",)
+
+    def __init__(self, tenants: tuple[str, ...]) -> None:
+        self.tenants = tenants
+
+
+Need = ReadBody | Hit | FetchKeys | Identify | TenantOf
+Answer = Body | TooLarge | Gone | TimedOut | Counts | Refreshed | Identified | Tenants | Unavailable
+
+INSIDE: tuple[type[Any], ...] = (Identify, TenantOf)
+"""Needs that only the inner door can answer: the walk is suspended until the application's own middleware has run."""

@@ -1,0 +1,30 @@
+"""Who is calling: the verified principal. Frozen, so that a handler cannot alter the next request's identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified caller.
+
+    `subject` and `tenant` are ids as text and compare exactly. `tenant` is the one active tenant the credential proves
+    (None: it proves none). `actor` is who acts in the subject's name (impersonation), `auth_method` how the proof came
+    (`bearer`, `cookie`, `application`), `issuer` who vouches, `expires_at` the end of the proof in Unix seconds.
+    """
+
+    subject: str
+    tenant: str | None = None
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    claims: Mapping[str, Any] = field(default=_NO_CLAIMS, repr=False, compare=False)
+    auth_method: str = "application"
+    actor: str | None = None
+    issuer: str | None = None
+    expires_at: float | None = None
