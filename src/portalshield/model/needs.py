@@ -119,10 +119,11 @@ Counts = tuple[Count, ...]
 class FetchKeys:
     """Fresh keys of one issuer, because a token names a key that is not known. Answered by `Refreshed` or `Unavailable`."""
 
-    __slots__ = ("issuer",)
+    __slots__ = ("issuer", "kid")
 
-    def __init__(self, issuer: str) -> None:
+    def __init__(self, issuer: str, kid: str | None) -> None:
         self.issuer = issuer
+        self.kid = kid
 
 
 class Refreshed:

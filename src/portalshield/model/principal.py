@@ -10,6 +10,10 @@ from typing import Any
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
+def _no_claims() -> Mapping[str, Any]:
+    return _NO_CLAIMS
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A verified caller.
@@ -23,7 +27,7 @@ class Principal:
     tenant: str | None = None
     roles: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
-    claims: Mapping[str, Any] = field(default=_NO_CLAIMS, repr=False, compare=False)
+    claims: Mapping[str, Any] = field(default_factory=_no_claims, repr=False, compare=False)
     auth_method: str = "application"
     actor: str | None = None
     issuer: str | None = None

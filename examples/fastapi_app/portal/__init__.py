@@ -1,0 +1,1 @@
+"""A client portal for coaching practices: FastAPI, SQLAlchemy, SQLite."""

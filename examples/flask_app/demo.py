@@ -1,0 +1,18 @@
+"""Start the shielded portal under waitress and show what it answers: `python demo.py` (`--serve` keeps it running)."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def command(port: int) -> list[str]:
+    """How the server is started, in this directory."""
+    return [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", "shielded:app"]
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parent))
+    from exchanges import main
+
+    sys.exit(main(HERE, command))

@@ -1,0 +1,49 @@
+"""The portal behind the shield: `waitress-serve shielded:app`. Nothing in `portal/` knows about this file."""
+
+from typing import Annotated
+
+from portal.main import create_app
+from pydantic import BaseModel, Field
+
+from portalshield import Policy, Shield
+
+
+class NewClient(BaseModel):
+    """What a new client looks like; the view itself takes any JSON object."""
+
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=255)]
+    phone: Annotated[str, Field(max_length=40)] | None = None
+
+
+POLICIES = (
+    # Who has no token yet. Guessing is slowed down per address.
+    Policy("GET /", public=True),
+    Policy("POST /auth/login", public=True, limits=["10/minute"], by="ip", max_body="4KB"),
+    Policy("POST /auth/password-reset", public=True, limits=["5/minute"], by="ip", max_body="4KB"),
+    Policy("POST /auth/password-reset/confirm", public=True, limits=["5/minute"], by="ip", max_body="4KB"),
+    # Stripe signs what it sends; the handler verifies that.
+    Policy("POST /webhooks/stripe", public=True, max_body="256KB", content_types=["application/json"]),
+    # Everything else needs a token of the addressed tenant. Some routes ask for more.
+    Policy("GET /auth/me", tenant=False),
+    Policy(
+        "POST /tenants/{tenant_id}/clients",
+        body=NewClient,
+        max_body="16KB",
+        content_types=["application/json"],
+        scopes=["clients:write"],
+    ),
+    Policy(
+        "POST /tenants/{tenant_id}/documents",
+        max_body="10MB",
+        content_types=["multipart/form-data"],
+        limits=["30/hour"],
+        by="tenant",
+    ),
+    Policy("GET /invoices", scopes=["invoices:read"]),
+    Policy("POST /invoices", scopes=["invoices:write"]),
+    Policy("* /internal/*", roles=["coach"]),
+)
+
+app = create_app()
+Shield(app, policies=POLICIES)

@@ -1,0 +1,47 @@
+"""`portalshield check`: what a deployment should know before it goes live."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from portalshield.cli.application import app_argument, json_option, load_shield, or_broken
+from portalshield.report import SEVERITIES, Finding
+
+
+@click.command()
+@app_argument
+@json_option
+@click.option(
+    "--fail-on", type=click.Choice(SEVERITIES), default="high", show_default=True, help="Exit 1 from here on."
+)
+@click.option("--silence", multiple=True, metavar="ID=REASON", help="Leave a finding out, with a reason.")
+def check(target: str, as_json: bool, fail_on: str, silence: tuple[str, ...]) -> None:
+    """Check settings, wiring, routes and environment of an application."""
+    silenced = dict(_reason(entry) for entry in silence)
+    found = [
+        finding for finding in or_broken(as_json, lambda: load_shield(target).check()) if finding.id not in silenced
+    ]
+    if as_json:
+        click.echo(json.dumps([finding.as_dict() for finding in found], indent=2))
+    else:
+        _print(found)
+    least = SEVERITIES.index(fail_on)
+    raise SystemExit(int(any(SEVERITIES.index(finding.severity) >= least for finding in found)))
+
+
+def _reason(entry: str) -> tuple[str, str]:
+    name, equals, reason = entry.partition("=")
+    if not equals or not reason.strip():
+        raise click.UsageError("--silence needs a reason: --silence PS-HOST-101='one host only'")
+    return name, reason
+
+
+def _print(found: list[Finding]) -> None:
+    for finding in found:
+        click.echo(f"{finding.severity.upper():8} {finding.id:12} {finding.where}: {finding.message}")
+        if finding.hint:
+            click.echo(f"{'':22}{finding.hint}")
+    counts = ", ".join(f"{n} {name}" for name in reversed(SEVERITIES) if (n := sum(f.severity == name for f in found)))
+    click.echo(f"{len(found)} findings" + (f": {counts}" if counts else ""))

@@ -1,0 +1,46 @@
+"""The current request: one context variable, set by the doors, read by helpers, logs and Sentry."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from portalshield.model.exchange import Exchange
+from portalshield.model.principal import Principal
+
+MARK = "portalshield"
+"""The key under which a door marks the ASGI scope or WSGI environ: a second door steps aside."""
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("portalshield_exchange", default=None)
+
+
+def current_exchange() -> Exchange:
+    """The request that is being handled. `LookupError` outside a request."""
+    x = CURRENT.get()
+    if x is None:
+        raise LookupError("no request is being handled by portalshield here")
+    return x
+
+
+def current_principal() -> Principal:
+    """The verified caller. Fails closed: `LookupError` outside a request or on a public route without a credential."""
+    principal = current_exchange().principal
+    if principal is None:
+        raise LookupError("this request has no principal")
+    return principal
+
+
+def current_tenant() -> str:
+    """The proven tenant. Fails closed: `LookupError` where there is none."""
+    tenant = current_principal().tenant
+    if tenant is None:
+        raise LookupError("this request has no tenant")
+    return tenant
+
+
+def payload() -> Any:
+    """The object that `body=Model` validated. `LookupError` where nothing was validated."""
+    found = current_exchange().payload
+    if found is None:
+        raise LookupError("no body was validated for this request: add body=Model to the route's policy")
+    return found

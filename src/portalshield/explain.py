@@ -1,0 +1,122 @@
+"""`portalshield explain`: which layer decides what about one request, and why. Needs are answered dry, stores untouched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+from portalshield.asgi import RawHeaders
+from portalshield.flow import Step, insane, walk
+from portalshield.model.exchange import Exchange
+from portalshield.model.needs import (
+    Answer,
+    Body,
+    Count,
+    FetchKeys,
+    Hit,
+    Identified,
+    Identify,
+    Need,
+    ReadBody,
+    TenantOf,
+    Tenants,
+    Unavailable,
+)
+from portalshield.model.verdicts import Problem, Verdict
+from portalshield.report import access
+from portalshield.routes import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one stage said: `passes`, `skipped`, a status with the refusal's slug, and why."""
+
+    layer: str
+    stage: str
+    outcome: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The route a request would take and the decision of every stage up to the first refusal."""
+
+    method: str
+    path: str
+    route: str
+    access: str
+    decisions: tuple[Decision, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def explain(table: Table, method: str, path: str, headers: Mapping[str, str], native: Any) -> Explanation:
+    """Walk one request through its plan, stage by stage. `native` is the scope or environ the table looks at."""
+    x = _exchange(method, path, headers, native)
+    fault = insane(x, len(headers), 0)
+    if fault is not None:
+        return Explanation(method, path, "(unmatched)", "", (_decision("request", "sanity", fault),))
+    plan = table.find(x)
+    x.policy = plan.policy
+    decisions: list[Decision] = []
+    for step in plan.steps:
+        decision = _judged(x, step)
+        decisions.append(decision)
+        if decision.outcome not in ("passes", "skipped"):
+            break
+    return Explanation(method, path, x.template, access(plan.policy), tuple(decisions))
+
+
+def _exchange(method: str, path: str, headers: Mapping[str, str], native: Any) -> Exchange:
+    x = Exchange()
+    x.native = native
+    x.method = method
+    x.path, _, query = path.partition("?")
+    x.query = query.encode()
+    x.headers = RawHeaders([(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()])
+    x.request_id = "0" * 32
+    x.now = time.time()
+    return x
+
+
+def _judged(x: Exchange, step: Step) -> Decision:
+    name = type(step.stage).__name__
+    if step.needs_principal and x.principal is None:
+        return Decision(step.layer, name, "skipped", "no principal")
+    steps = walk(x, (step,))
+    asked = ""
+    try:
+        need = steps.send(None)
+        while True:
+            asked = f"would ask: {type(need).__name__}"
+            need = steps.send(_dry(need))
+    except StopIteration as stop:
+        return _decision(step.layer, name, stop.value, asked)
+
+
+def _dry(need: Need) -> Answer:
+    match need:
+        case Hit():
+            return tuple(Count(True, quota.amount, 0.0) for _, quota, _ in need.counters)
+        case ReadBody():
+            return Body(b"")
+        case FetchKeys():
+            return Unavailable("keys-not-fetched-here")
+        case Identify():
+            return Identified(None)
+        case TenantOf():
+            return Tenants(())
+        case _:
+            assert_never(need)
+
+
+def _decision(layer: str, stage: str, verdict: Verdict, asked: str = "") -> Decision:
+    if verdict is None:
+        return Decision(layer, stage, "passes", asked)
+    if isinstance(verdict, Problem):
+        return Decision(layer, stage, f"{verdict.type.status} {verdict.type.slug}", verdict.why)
+    return Decision(layer, stage, f"{verdict.status} answered early")

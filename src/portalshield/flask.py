@@ -1,0 +1,256 @@
+"""Flask: install the doors, find the rule, confirm the view that really runs. Plus the `principal` proxy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+from werkzeug.local import LocalProxy
+from werkzeug.routing import MapAdapter, RequestRedirect, Rule
+
+from portalshield.context import current_principal
+from portalshield.context import payload as payload
+from portalshield.flow import Plan
+from portalshield.model.exchange import Exchange
+from portalshield.model.policy import terms_of
+from portalshield.model.principal import Principal
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem
+from portalshield.plan import Build, PolicyRow, compile_rows, unserved_plans
+from portalshield.protection import Protected
+from portalshield.routes import Route, Row
+from portalshield.rules.patterns import PARAMETER, REST
+from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
+from portalshield.wsgi import WsgiDoor, admit_body, judge
+
+principal: Principal = cast(Principal, LocalProxy(current_principal))
+"""The verified caller, as a proxy. Fails closed: `LookupError` outside a request."""
+
+_EXTENSION = "portalshield"
+_CONVERTER = re.compile(r"<(?:(?P<kind>[a-zA-Z_]\w*)(?:\((?P<arguments>[^>]*?)\))?:)?(?P<name>[a-zA-Z_]\w*)>")
+
+
+# -- installation -----------------------------------------------------------------------------------------------------
+
+
+def installed(app: Flask) -> Protected | None:
+    """Whoever protects this application already."""
+    return cast("Protected | None", app.extensions.get(_EXTENSION))
+
+
+def install(app: Flask, shield: Protected) -> None:
+    """Put the doors around the application: the outer one at `wsgi_app`, the inner one as the first `before_request`."""
+    app.extensions[_EXTENSION] = shield
+    protection = shield.protection
+    inside = protection.authenticate is not None or protection.tenant_of is not None
+    opened: list[Runtime] = []
+
+    def open_runtime() -> Runtime:
+        opened[:] = [
+            protection.open(
+                lambda b, rows: tabulate(app, b, rows),
+                has_inner=inside,
+                request_of=lambda environ: cast(Any, request)._get_current_object(),
+            )
+        ]
+        return opened[0]
+
+    app.wsgi_app = WsgiDoor(app.wsgi_app, open_runtime)  # type: ignore[method-assign]
+    app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(opened))
+    _reach(app)
+    _replace_default_page(app)
+
+
+def _enter(opened: list[Runtime]) -> Response | None:
+    """The inner door: finish a suspended walk, then confirm the rule; a verdict is left for the outer door to write."""
+    x = marked(request.environ)
+    if x is None:
+        return None
+    if x.walk is not None:
+        suspended, x.walk = x.walk, None
+        x.late = judge(x, opened[0], suspended, inside=True)
+        if x.late is None:
+            admit_body(x)
+    if x.late is None and not _confirmed(x):
+        x.late = UNCONFIRMED
+    if x.late is not None:
+        return Response(status=500)
+    x.confirmed = True
+    return None
+
+
+def _confirmed(x: Exchange) -> bool:
+    if request.url_rule is not x.endpoint:
+        return request.url_rule is None and not x.served
+    given = request.view_args or {}
+    # A url_value_preprocessor may take arguments away; what is there must be what was judged.
+    return all(name in x.arguments and x.arguments[name] == value for name, value in given.items())
+
+
+def _reach(app: Flask) -> None:
+    dispatch = app.full_dispatch_request
+
+    def reaching(*args: Any) -> Response:
+        x = marked(request.environ)
+        if x is not None:
+            x.reached = True
+        return dispatch(*args)
+
+    app.full_dispatch_request = reaching  # type: ignore[method-assign]
+
+
+def _replace_default_page(app: Flask) -> None:
+    """An unhandled exception keeps the application's own handler's answer; Flask's own default page is replaced."""
+    handle = app.handle_exception
+    default = InternalServerError().get_body()
+
+    def handling(*args: Any) -> Response:
+        x = marked(request.environ)
+        if x is not None:
+            x.crash = args[-1]
+        response = handle(*args)
+        if x is not None and response.status_code == 500 and response.get_data(as_text=True) == default:
+            x.late = CRASHED
+        return response
+
+    app.handle_exception = handling  # type: ignore[method-assign, assignment]
+
+
+# -- listing ----------------------------------------------------------------------------------------------------------
+
+
+def _listed(app: Flask, rule: Rule) -> Route:
+    view = app.view_functions.get(rule.endpoint)
+    return Route(
+        template=_CONVERTER.sub(lambda match: "{" + match["name"] + "}", rule.rule),
+        segments=_segments(app, rule),
+        methods=frozenset(rule.methods) if rule.methods else None,
+        key=rule,
+        terms=lambda method: _terms(view, method),
+        source=f"{getattr(view, '__module__', '?')}.{getattr(view, '__qualname__', '?')}",
+        parameters=tuple(sorted(rule.arguments)),
+        static=rule.endpoint == "static" or rule.endpoint.endswith(".static"),
+    )
+
+
+def _segments(app: Flask, rule: Rule) -> tuple[str, ...]:
+    segments: list[str] = []
+    for part in _CONVERTER.sub(lambda match: f"<{match['kind'] or 'default'}>", rule.rule)[1:].split("/"):
+        kinds = re.findall(r"<(\w+)>", part)
+        if any(not app.url_map.converters[kind].part_isolating for kind in kinds):
+            return (*segments, REST)
+        segments.append(PARAMETER if kinds else part)
+    return tuple(segments)
+
+
+def _terms(view: Any, method: str) -> Mapping[str, Any]:
+    """The view's decorators; of a class-based view the class first, then its method, then the view function."""
+    terms: dict[str, Any] = {}
+    view_class = getattr(view, "view_class", None)
+    if view_class is not None:
+        terms.update(terms_of(view_class))
+        handler = getattr(view_class, method.lower(), None)
+        if handler is None and method == "HEAD":
+            handler = getattr(view_class, "get", None)
+        terms.update(terms_of(handler))
+    terms.update(terms_of(view))
+    return terms
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+class FlaskTable:
+    """Asks the application's own `url_map`; paths without parameters are remembered, at most one entry per rule."""
+
+    def __init__(self, app: Flask, b: Build, rows: list[PolicyRow]) -> None:
+        self._app = app
+        self._build = b
+        self._rows = rows
+        self.strict, self._public = unserved_plans(b)
+        self._by_host = app.url_map.host_matching or getattr(app, "subdomain_matching", False)
+        self._adapter: MapAdapter = app.url_map.bind("localhost")
+        self.relist()
+
+    def relist(self) -> list[ConfigurationProblem]:
+        """Read the rules anew and compile their plans."""
+        rules = list(self._app.url_map.iter_rules())
+        compiled, problems = compile_rows(self._build, self._rows, [_listed(self._app, rule) for rule in rules])
+        # A Rule has no hash; the list keeps the objects alive, so their ids stay theirs.
+        self._rules = rules
+        self.rows: dict[int, Row] = {id(rule): row for rule, row in zip(rules, compiled, strict=True)}
+        self._plain: dict[tuple[str, str], tuple[Rule, Plan]] = {}
+        return problems
+
+    def listed(self) -> list[Row]:
+        """Every rule with its plans, in the order of the map."""
+        return list(self.rows.values())
+
+    def find(self, x: Exchange) -> Plan:
+        """The plan of the rule that the application will choose."""
+        path = _path_info(x)
+        known = self._plain.get((x.method, path))
+        if known is not None and not self._by_host:
+            x.endpoint, plan = known
+            x.template, x.served = x.endpoint.rule, True
+            return plan
+        adapter = self._app.url_map.bind_to_environ(x.native) if self._by_host else self._adapter
+        try:
+            rule, arguments = adapter.match(path, x.method, return_rule=True)
+        except RequestRedirect:
+            return self._misspelt(adapter, path + "/", x.method)
+        except MethodNotAllowed as error:
+            return self._misspelt(adapter, path, next(iter(error.valid_methods or ("GET",))))
+        except HTTPException:
+            return self.strict
+        return self._apply(x, path, rule, arguments)
+
+    def _apply(self, x: Exchange, path: str, rule: Rule, arguments: Mapping[str, Any]) -> Plan:
+        if id(rule) not in self.rows:
+            self.relist()
+        row = self.rows[id(rule)]
+        plan = row.plan(x.method, self.strict)
+        x.endpoint, x.served, x.template = rule, True, row.route.template
+        if arguments or rule.arguments:
+            x.arguments = arguments
+            x.params = _texts(row.route, path, arguments)
+        elif len(self._plain) < 4 * len(self.rows):
+            self._plain[(x.method, path)] = (rule, plan)
+        return plan
+
+    def _misspelt(self, adapter: MapAdapter, path: str, method: str) -> Plan:
+        """A wrong method or slash of a public route is told about; of any other only to a principal."""
+        try:
+            rule, _ = adapter.match(path, method, return_rule=True)
+        except HTTPException:
+            return self.strict
+        row = self.rows.get(id(rule))
+        return self._public if row and any(plan.policy.public for plan in row.plans.values()) else self.strict
+
+
+def _path_info(x: Exchange) -> str:
+    path: str = x.native.get("PATH_INFO", "") or "/"
+    return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
+
+
+def _texts(route: Route, path: str, arguments: Mapping[str, Any]) -> Mapping[str, str]:
+    """Parameters as they stand in the path, where each is a whole segment; else as the converter understood them."""
+    pieces = path[1:].split("/")
+    names = [name[1:-1] for name in route.template[1:].split("/")]
+    whole = {
+        name: piece
+        for name, segment, piece in zip(names, route.segments, pieces, strict=False)
+        if segment == PARAMETER and name in arguments
+    }
+    return {name: whole.get(name, str(value)) for name, value in arguments.items()}
+
+
+def tabulate(app: Flask, b: Build, rows: list[PolicyRow]) -> tuple[FlaskTable, Plan]:
+    """The table of an application. The inner door must be the first thing that runs inside it."""
+    table = FlaskTable(app, b, rows)
+    problems = table.relist()
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    return table, table.strict

@@ -1,0 +1,136 @@
+"""The walk: one generator through the stages of one policy. The order and the report mode live here and nowhere else.
+
+A stage that needs a fact from outside returns a need; the walk yields it and takes the answer, so both doors drive the
+same walk, one synchronously, one with `await`, and a walk may be suspended and resumed inside the application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from portalshield.model.exchange import Exchange
+from portalshield.model.needs import Answer, Need
+from portalshield.model.policy import EffectivePolicy
+from portalshield.model.stage import Asks, Checks, Guards, Heads, Stage, needs_principal
+from portalshield.model.verdicts import Problem, Verdict, problem
+from portalshield.rules.paths import method_fault, path_fault
+
+Walk = Generator[Need, Any, Verdict]
+
+SINGLE = (
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"content-encoding",
+    b"cookie",
+    b"host",
+    b"origin",
+    b"transfer-encoding",
+    b"sec-fetch-site",
+    b"access-control-request-method",
+)
+"""Fields that decide something: two of them are two different requests to two different readers."""
+MAX_FIELDS = 200
+MAX_FIELD_BYTES = 65_536
+MAX_URL_BYTES = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage as the walk sees it. `enforced` is the share of requests it refuses; the rest is only noted."""
+
+    layer: str
+    enforced: float
+    needs_principal: bool
+    by_address: bool
+    check: Callable[[Exchange], Verdict] | None
+    ask: Callable[[Exchange], Need | None] | None
+    settle: Callable[[Exchange, Any, Any], Verdict] | None
+    stage: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything compiled for one policy: what the doors need to judge a request and to finish its response."""
+
+    policy: EffectivePolicy
+    steps: tuple[Step, ...]
+    guards: tuple[Callable[[Exchange], Callable[[bytes], Problem | None] | None], ...]
+    heads: tuple[Callable[[Exchange, Any], None], ...]
+
+
+def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]]) -> Plan:
+    """Look up every hook once. `stages` come in the order of the walk, each with the share that it enforces."""
+    rows = list(stages)
+    return Plan(
+        policy,
+        tuple(_step(stage, enforced) for stage, enforced in rows if isinstance(stage, (Checks, Asks))),
+        tuple(stage.guard for stage, enforced in rows if isinstance(stage, Guards) and enforced > 0),
+        tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
+    )
+
+
+def _step(stage: Stage, enforced: float) -> Step:
+    return Step(
+        layer=stage.layer,
+        enforced=enforced,
+        needs_principal=needs_principal(stage),
+        by_address=getattr(stage, "by_address", False) is True,
+        check=stage.check if isinstance(stage, Checks) else None,
+        ask=stage.ask if isinstance(stage, Asks) else None,
+        settle=stage.settle if isinstance(stage, Asks) else None,
+        stage=stage,
+    )
+
+
+def walk(x: Exchange, steps: tuple[Step, ...]) -> Walk:
+    """Judge one exchange: the first refusal or early answer ends it, None lets it through to the application."""
+    for step in steps:
+        if step.needs_principal and x.principal is None:
+            continue
+        verdict = step.check(x) if step.check is not None else None
+        if verdict is None and step.ask is not None and step.settle is not None:
+            need = step.ask(x)
+            if need is not None:
+                answer: Answer = yield need
+                verdict = step.settle(x, need, answer)
+        if verdict is None:
+            continue
+        if isinstance(verdict, Problem):
+            if not x.gone and not _enforces(step, x):
+                x.note(step.layer, verdict)
+                continue
+            x.layer = step.layer
+        return verdict
+    return None
+
+
+def _enforces(step: Step, x: Exchange) -> bool:
+    if step.by_address and not x.address_trusted:
+        return False
+    if step.enforced >= 1:
+        return True
+    # The request id is random: its first 32 bits choose the share.
+    return int(x.request_id[:8], 16) < step.enforced * 2**32
+
+
+def insane(x: Exchange, fields: int, field_bytes: int) -> Problem | None:
+    """A request that two readers could read differently, refused before anybody looks for its policy."""
+    fault = path_fault(x.path, x.raw_path) or method_fault(x.method)
+    if fault is not None:
+        return problem("malformed-request", why=fault)
+    if len(x.query) + len(x.raw_path or x.path) > MAX_URL_BYTES:
+        return problem("uri-too-long", why="url")
+    if fields > MAX_FIELDS or field_bytes > MAX_FIELD_BYTES:
+        return problem("headers-too-large", why="header-fields")
+    return None
+
+
+def doubled(x: Exchange) -> Problem | None:
+    """Two of a field that decides something."""
+    for name in SINGLE:
+        if len(x.headers.get_all(name)) > 1:
+            return problem("malformed-request", why=f"two-{name.decode()}")
+    return None

@@ -1,0 +1,152 @@
+"""Body limits: size by declaration and by arrival, content coding, media type.
+
+Refuses: a malformed length (400), more bytes than allowed (413, without reading where the length was declared), a
+content coding (415: no framework here decodes it, so a bomb stays zipped), a media type that is not on the route's
+list (415), a body that takes too long (408, ASGI). Where another layer judges the body it is read once for all of
+them; else it streams past a byte counter. Does not cover: slow headers, which reach no application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict
+
+from portalshield.model.exchange import Exchange
+from portalshield.model.needs import Body, BodyAnswer, Gone, ReadBody, TimedOut, TooLarge
+from portalshield.model.policy import EffectivePolicy
+from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.verdicts import Problem, Verdict, problem
+from portalshield.rules.media_types import MediaType, matches, parse_media_type
+from portalshield.rules.values import size_bytes
+
+_TYPES = ("application/json", "application/*+json", "application/x-www-form-urlencoded", "multipart/form-data")
+_LENGTH = problem("malformed-request", why="content-length")
+_DECLARED = problem("body-too-large", why="declared", fields=((b"connection", b"close"),))
+_ARRIVED = problem("body-too-large", why="arrived", fields=((b"connection", b"close"),))
+_CODED = problem("unsupported-media-type", why="content-encoding", fields=((b"accept-encoding", b"identity"),))
+_SLOW = problem("body-timeout", why="body-slow", fields=((b"connection", b"close"),))
+_LEFT = problem("malformed-request", why="client-gone")
+_DISGUISED = problem("unsupported-media-type", why="not-multipart")
+_SPACE = b" \t\r\n"
+
+
+class BodyConfig(BaseModel):
+    """`PORTALSHIELD_BODY__...`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    max_size: Annotated[int, Setting("largest body", unit="bytes")] = 1_048_576
+    max_depth: Annotated[int, Setting("deepest nesting of JSON")] = 32
+    max_keys: Annotated[int, Setting("member names in a JSON document")] = 10_000
+    max_items: Annotated[int, Setting("array items in a JSON document")] = 100_000
+    content_types: Annotated[tuple[str, ...], Setting("media types a body may have; `*`: any or none")] = _TYPES
+    read_timeout: Annotated[float, Setting("how long a body may take to arrive (ASGI)", unit="seconds")] = 30.0
+
+    def problems(self) -> Iterator[ConfigurationProblem]:
+        """Bounds that bound nothing or refuse everything."""
+        for name, value, least, most in (
+            ("MAX_DEPTH", self.max_depth, 1, 200),
+            ("MAX_KEYS", self.max_keys, 1, 10_000_000),
+            ("MAX_ITEMS", self.max_items, 1, 10_000_000),
+            ("READ_TIMEOUT", self.read_timeout, 1, 3600),
+        ):
+            if not least <= value <= most:
+                yield ConfigurationProblem(
+                    "PS-BODY-001", f"PORTALSHIELD_BODY__{name}", f"lies outside {least} to {most}."
+                )
+
+
+class BodyStage:
+    """The limits of one policy. `reads`: another stage of this policy judges the body, so it is read here."""
+
+    layer = "body"
+
+    def __init__(self, limit: int, content_types: tuple[str, ...], *, reads: bool) -> None:
+        self._limit = limit
+        self._any = "*" in content_types
+        self._types = content_types
+        self._reads = reads
+        accepted = ", ".join(content_types).encode()
+        self._refused = problem("unsupported-media-type", why="content-type", fields=((b"accept-post", accepted),))
+
+    def check(self, x: Exchange) -> Verdict:
+        """Judge what the header fields declare."""
+        if not x.has_body:
+            return None
+        get = x.headers.get
+        declared = get(b"content-length")
+        if declared is not None:
+            if not declared.isdigit() or len(declared) > 18:
+                return _LENGTH
+            if int(declared) > self._limit:
+                return _DECLARED
+            if declared == b"0":
+                return None
+        coding = get(b"content-encoding")
+        if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+            return _CODED
+        if self._any:
+            return None
+        content_type = get(b"content-type")
+        media = parse_media_type(content_type) if content_type is not None else None
+        return None if media is not None and matches(media, self._types) else self._refused
+
+    def ask(self, x: Exchange) -> ReadBody | None:
+        """The body, where somebody judges it. Multipart streams: its parts are no JSON, which `guard` proves."""
+        if not self._reads or not x.has_body or _multipart(x):
+            return None
+        return ReadBody(self._limit)
+
+    def settle(self, x: Exchange, need: ReadBody, answer: BodyAnswer) -> Verdict:
+        """Keep the body, or refuse what is too large, too slow or gone."""
+        match answer:
+            case Body():
+                x.body = answer.data
+                return None
+            case TooLarge():
+                x.body, x.body_complete = answer.prefix, False
+                return _ARRIVED
+            case TimedOut():
+                return _SLOW
+            case Gone():
+                x.gone = True
+                return _LEFT
+
+    def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
+        """Count the bytes of a body that nobody reads before the application."""
+        if x.body is not None or not x.has_body:
+            return None
+        return _counter(self._limit, _multipart(x))
+
+
+def _counter(limit: int, multipart: bool) -> Callable[[bytes], Problem | None]:
+    seen = 0
+    started = not multipart
+
+    def judge(chunk: bytes) -> Problem | None:
+        nonlocal seen, started
+        seen += len(chunk)
+        if seen > limit:
+            return _ARRIVED
+        if not started and (first := chunk.lstrip(_SPACE)[:1]):
+            # A JSON text under a multipart label would reach `request.json()` unjudged; multipart starts with a dash.
+            started = True
+            if first != b"-":
+                return _DISGUISED
+        return None
+
+    return judge
+
+
+def _multipart(x: Exchange) -> bool:
+    media: MediaType | None = parse_media_type(x.headers.get(b"content-type") or b"")
+    return media is not None and media.essence.startswith("multipart/")
+
+
+def stage(config: BodyConfig, policy: EffectivePolicy, *, reads: bool) -> BodyStage:
+    """The limits of this route: its own `max_body` and `content_types`, else the configured ones."""
+    limit = config.max_size if policy.max_body is None else policy.max_body
+    size = size_bytes(limit) if isinstance(limit, str) else limit
+    return BodyStage(size, policy.content_types or config.content_types, reads=reads)

@@ -1,0 +1,212 @@
+"""Tenants: a user of tenant A never reads or changes tenant B, whatever id stands in path, query, header or body.
+
+Every id a request addresses a tenant by is compared with the tenant the credential proves; a foreign one is 404, the
+same bytes as for a tenant that does not exist, and the handler never runs. Without a proven tenant a route refuses
+(403): there is no default tenant. Does not cover: opaque object ids (an invoice number does not say whose it is).
+Costs a set operation per place, and a walk of the JSON body only where a name occurs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from portalshield.model.exchange import UNREAD, Exchange
+from portalshield.model.needs import TenantOf, Tenants, Unavailable
+from portalshield.model.policy import EffectivePolicy
+from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.verdicts import Verdict, problem
+from portalshield.rules.addressed import (
+    TooManyPairsError,
+    as_id,
+    header_names,
+    in_query,
+    names_occur,
+    same_id,
+)
+from portalshield.rules.claims import parse_pointer
+from portalshield.rules.media_types import parse_media_type
+from portalshield.rules.strict_json import mentions, walk
+
+FIELDS = ("tenant_id", "tenantId", "org_id", "orgId", "organization_id", "organizationId")
+
+_FOREIGN = problem("not-found", why="foreign-tenant")
+_NO_TENANT = problem("no-tenant", why="no-tenant-proven")
+_AMBIGUOUS = problem("no-tenant", why="several-tenants-none-addressed")
+_FLOOD = problem("malformed-request", why="too-many-parameters")
+_UNJUDGED = problem("body-too-large", why="body-not-judged")
+
+
+class TenantConfig(BaseModel):
+    """`PORTALSHIELD_TENANT__...`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    claim: Annotated[
+        tuple[str, ...], Setting("JSON pointers to the tenant in the token; the first that is there counts")
+    ] = ("/tenant_id",)
+    fields: Annotated[tuple[str, ...], Setting("names that address a tenant in path, query, header, JSON and form")] = (
+        FIELDS
+    )
+    cache: Annotated[float, Setting("how long an answer of tenant_of is kept", unit="seconds")] = 30.0
+
+    def problems(self) -> Iterator[ConfigurationProblem]:
+        """Pointers into what users can write themselves, names that are none."""
+        for number, text in enumerate(self.claim, 1):
+            try:
+                parse_pointer(text)
+            except ValueError as error:
+                yield ConfigurationProblem(
+                    "PS-TENANT-001",
+                    "PORTALSHIELD_TENANT__CLAIM",
+                    f"entry {number} {error}.",
+                    "Point at what only the server writes, for example /app_metadata/tenant_id.",
+                )
+        if not self.claim:
+            yield ConfigurationProblem("PS-TENANT-002", "PORTALSHIELD_TENANT__CLAIM", "is empty.", "Write /tenant_id.")
+        if not self.fields:
+            yield ConfigurationProblem(
+                "PS-TENANT-003",
+                "PORTALSHIELD_TENANT__FIELDS",
+                "is empty.",
+                "Name the fields that address a tenant, or switch the layer off with PORTALSHIELD_MODE__TENANT=off.",
+            )
+
+
+class TenantStage:
+    """Path, query and header; also settles which tenant is the active one."""
+
+    layer = "tenant"
+    needs_principal = True
+
+    def __init__(self, fields: tuple[str, ...], *, looks_up: bool, required: bool) -> None:
+        self._fields = frozenset(fields)
+        self._in_query = tuple(field.encode() for field in fields)
+        self._headers = header_names(fields)
+        self._looks_up = looks_up
+        self._required = required
+
+    def check(self, x: Exchange) -> Verdict:
+        """Compare what is addressed with the proven tenant; leave it to `ask` where the tenant is looked up."""
+        principal = x.principal
+        if principal is None or (self._looks_up and principal.tenant is None):
+            return None
+        if principal.tenant is None:
+            return _NO_TENANT if self._required else None
+        try:
+            foreign = any(not same_id(value, principal.tenant) for value in self._addressed(x))
+        except TooManyPairsError:
+            return _FLOOD
+        return _FOREIGN if foreign else None
+
+    def ask(self, x: Exchange) -> TenantOf | None:
+        """The tenants of a principal whose credential names none."""
+        if not self._looks_up or x.principal is None or x.principal.tenant is not None:
+            return None
+        return TenantOf(x.principal)
+
+    def settle(self, x: Exchange, need: TenantOf, answer: Tenants | Unavailable) -> Verdict:
+        """The addressed tenant must be among them; where none is addressed there must be exactly one."""
+        if isinstance(answer, Unavailable):
+            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"5"),))
+        if not answer.tenants:
+            return _NO_TENANT if self._required else None
+        try:
+            addressed = list(self._addressed(x))
+        except TooManyPairsError:
+            return _FLOOD
+        member = self._chosen(addressed, answer.tenants)
+        if member is None:
+            return _FOREIGN if addressed else (_AMBIGUOUS if self._required else None)
+        x.principal = replace(need.principal, tenant=member)
+        return self.check(x)
+
+    def _chosen(self, addressed: list[str], tenants: tuple[str, ...]) -> str | None:
+        if not addressed:
+            return tenants[0] if len(tenants) == 1 else None
+        return next((tenant for tenant in tenants if same_id(addressed[0], tenant)), None)
+
+    def _addressed(self, x: Exchange) -> Iterable[str]:
+        for name, value in x.params.items():
+            if name in self._fields:
+                # The framework may hand over another id than the path says (`007` as an int): refuse what changes.
+                yield value if str(x.arguments.get(name, value)) == value else ""
+        if x.query and names_occur(x.query, self._in_query):
+            yield from in_query(x.query, self._fields)
+        if not x.headers.disjoint(self._headers):
+            for field in self._headers:
+                for raw in x.headers.get_all(field):
+                    yield from (part.strip() for part in raw.decode("latin-1").split(","))
+
+
+class TenantBodyStage:
+    """JSON at any depth, all occurrences; urlencoded forms; and whatever a handler might still read as JSON."""
+
+    layer = "tenant"
+    needs_principal = True
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self._fields = frozenset(fields)
+
+    def check(self, x: Exchange) -> Verdict:
+        """404 if the body addresses another tenant than the proven one."""
+        body, principal = x.body, x.principal
+        if not body or principal is None or principal.tenant is None:
+            return None
+        if not x.body_complete:
+            return _UNJUDGED
+        tenant = principal.tenant
+        try:
+            own = all(addressed is not None and same_id(addressed, tenant) for addressed in self._addressed(x, body))
+        except TooManyPairsError:
+            return _FLOOD
+        return None if own else _FOREIGN
+
+    def _addressed(self, x: Exchange, body: bytes) -> Iterable[str | None]:
+        if x.json is not UNREAD:
+            return self._in_json(body, x.json)
+        media = parse_media_type(x.headers.get(b"content-type") or b"")
+        if media is not None and media.essence == "application/x-www-form-urlencoded":
+            form = list(in_query(body, self._fields))
+            return [*form, *self._as_any_json(body)]
+        return self._as_any_json(body)
+
+    def _in_json(self, body: bytes, value: Any) -> Iterable[str | None]:
+        if not mentions(body, self._fields):
+            return ()
+        return (as_id(found) for _, found in walk(value, self._fields) if found is not None)
+
+    def _as_any_json(self, body: bytes) -> Iterable[str | None]:
+        """Handlers that call `request.json()` ignore the content type, and the parser there takes UTF-16 and NaN."""
+        doubled: list[Any] = []
+
+        def every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            doubled.extend(value for name, value in pairs if name in self._fields)
+            return dict(pairs)
+
+        try:
+            value = json.loads(body, object_pairs_hook=every_pair)
+        except (ValueError, RecursionError):
+            return ()
+        patched = (found for _, found in walk(value, self._fields))
+        return (as_id(found) for found in (*doubled, *patched) if found is not None)
+
+
+def fields_of(config: TenantConfig, policy: EffectivePolicy) -> tuple[str, ...]:
+    """The names that address a tenant on this route."""
+    return (*config.fields, policy.tenant) if isinstance(policy.tenant, str) else config.fields
+
+
+def stages(
+    config: TenantConfig, policy: EffectivePolicy, *, looks_up: bool
+) -> tuple[TenantStage | None, TenantBodyStage | None]:
+    """The two positions: before the body and after it. Public and cross-tenant routes compare nothing."""
+    if policy.public or policy.cross_tenant:
+        return None, None
+    fields = fields_of(config, policy)
+    required = policy.tenant is not False
+    return TenantStage(fields, looks_up=looks_up, required=required), TenantBodyStage(fields)

@@ -1,0 +1,124 @@
+"""One request while it is being judged: all per-request state lives here, every field has one writer.
+
+Class-level defaults instead of slots: a fresh instance costs one dict and only what is really set (measured faster
+than 30 slots). Text is text as the framework routes on it; header names and values are bytes as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from portalshield.model.verdicts import Problem, Reply
+
+if TYPE_CHECKING:
+    from portalshield.model.needs import Count, Quota
+    from portalshield.model.policy import EffectivePolicy
+    from portalshield.model.principal import Principal
+
+UNREAD: Any = object()
+"""The value of `Exchange.json` while nobody parsed the body."""
+
+_NONE: Mapping[str, str] = {}
+
+
+class HeaderFields(Protocol):
+    """The request's header fields by lower-case name; `get_all` keeps repeats."""
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value, the last one where a field came more than once."""
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """All values in their order."""
+
+    def disjoint(self, names: frozenset[bytes]) -> bool:
+        """None of these lower-case names is there."""
+
+
+class Exchange:
+    """What is known of a request. The comment behind a field names its writer."""
+
+    # -- the request as it came: the door
+    websocket: bool = False
+    method: str = "GET"
+    path: str = "/"
+    """The decoded path that the framework routes on, the root path (script name) included."""
+    raw_path: bytes | None = None
+    query: bytes = b""
+    https: bool = False
+    headers: HeaderFields
+    peer: str | None = None
+    """The socket peer's address, None for a Unix socket."""
+    native: Any = None
+    """The ASGI scope or the WSGI environ."""
+    has_body: bool = False
+    """A body may follow: a length above 0, chunks, or a protocol that does not say."""
+    request_id: str = ""
+    now: float = 0.0
+    """Wall clock at the start, Unix seconds."""
+
+    # -- routing: the route table
+    policy: EffectivePolicy
+    template: str = "(unmatched)"
+    endpoint: Any = None
+    """The handler the policy was applied to; None where no route serves the path."""
+    params: Mapping[str, str] = _NONE
+    """Path parameters as text, as they stand in the path."""
+    arguments: Mapping[str, Any] = _NONE
+    """Path parameters as the framework will hand them over."""
+    served: bool = False
+    """A route serves this path with this method."""
+    confirmed: bool = False
+    """The endpoint that really ran is the one the policy was applied to (the confirming route)."""
+    reached: bool = False
+    """The request arrived at the framework's router."""
+
+    # -- facts: the stage in brackets
+    address: str = "local"
+    """Client address (door, rules/addresses)."""
+    address_trusted: bool = True
+    """False: a private peer forwards for others and no proxy is configured; address limits only report (door)."""
+    origin: bytes | None = None
+    """The Origin field if the policy shares with it (cors)."""
+    principal: Principal | None = None
+    """(auth)"""
+    credential: bytes | None = None
+    """The bearer token, until it was verified (auth)."""
+    body: bytes | None = None
+    """(body)"""
+    body_complete: bool = True
+    """False: over the limit in report mode, `body` is only what was read (body)."""
+    gone: bool = False
+    """The client went away while the body was read (body)."""
+    json: Any = UNREAD
+    """The parsed body (json)."""
+    payload: Any = None
+    """The object that `body=Model` validated (schema)."""
+    counts: tuple[tuple[Quota, Count], ...] = ()
+    """Limits that were asked, for the RateLimit fields (rate)."""
+
+    # -- the result: the flow and the door
+    plan: Any = None
+    """The compiled plan of the policy (door)."""
+    walk: Any = None
+    """The walk, while it is suspended until the application's own middleware has run (outer door)."""
+    pending: Any = None
+    """The need the walk is suspended at (outer door)."""
+    verdict: Problem | Reply | None = None
+    """Why the application was not called (flow)."""
+    late: Problem | Reply | None = None
+    """A verdict after the application started: the door replaces whatever comes out (inner door, guard, confirmation)."""
+    crash: BaseException | None = None
+    """What the application raised (door)."""
+    problem: Problem | None = None
+    """The refusal that was answered (door)."""
+    layer: str = ""
+    """The layer that refused."""
+    would_refuse: list[tuple[str, str]] | None = None
+    """(layer, slug) of refusals that report mode let pass."""
+
+    def note(self, layer: str, problem: Problem) -> None:
+        """Report mode: remember what would have been refused."""
+        if self.would_refuse is None:
+            self.would_refuse = []
+        self.would_refuse.append((layer, problem.type.slug))

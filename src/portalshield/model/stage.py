@@ -1,0 +1,63 @@
+"""What a layer looks like from the flow: plain synchronous hooks, every one optional, looked up once at compile time.
+
+A stage names its layer, keeps nothing between requests and on itself only what it compiled. Each hook is a protocol of
+its own; a stage has those it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from portalshield.model.exchange import Exchange
+    from portalshield.model.head import Head
+    from portalshield.model.needs import Need
+    from portalshield.model.verdicts import Problem, Verdict
+
+
+class Stage(Protocol):
+    """What every stage has: the name of its layer."""
+
+    layer: str
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """Decides from the exchange alone."""
+
+    def check(self, x: Exchange) -> Verdict:
+        """None: go on."""
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """Asks for one fact from outside, after its check let the request pass."""
+
+    def ask(self, x: Exchange) -> Need | None:
+        """What is missing; None if nothing is."""
+
+    def settle(self, x: Exchange, need: Any, answer: Any) -> Verdict:
+        """Decide with the answer to what was asked."""
+
+
+@runtime_checkable
+class Guards(Protocol):
+    """Judges a body that streams to the application unread."""
+
+    def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
+        """A judge of this request's chunks, or None where there is nothing to judge."""
+
+
+@runtime_checkable
+class Heads(Protocol):
+    """Adds to the response head, refusals included; must not assume that its check ran."""
+
+    def head(self, x: Exchange, head: Head) -> None:
+        """Add, replace or remove fields."""
+
+
+def needs_principal(stage: Stage) -> bool:
+    """The stage has nothing to judge without a principal (auth in report mode): it is skipped then."""
+    return getattr(stage, "needs_principal", False) is True

@@ -1,0 +1,220 @@
+"""Settings and policies become immutable plans: the stages of each policy, in the one order there is.
+
+The order and its reasons stand in `ORDER`; which route has which policy is decided here once, before the first request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from portalshield.flow import Plan, compile_plan
+from portalshield.layers import auth, body, cors, csrf, headers, hosts, json, rate, schema, tenant
+from portalshield.model.policy import EffectivePolicy, Policy
+from portalshield.model.setting import ConfigurationProblem
+from portalshield.model.stage import Stage
+from portalshield.routes import Route, Row
+from portalshield.rules.authority import Authority
+from portalshield.rules.modes import effective
+from portalshield.rules.origins import OriginPolicy, canonical_origin
+from portalshield.rules.patterns import Pattern, parse_pattern
+from portalshield.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What stages are compiled from. `authority` verifies tokens; `identifies` and `looks_up`: the application does."""
+
+    settings: Settings
+    authority: Authority | None
+    identifies: bool
+    looks_up: bool
+    cors: cors.CorsStage
+    trusted: frozenset[bytes]
+
+    @property
+    def authenticates(self) -> bool:
+        """Somebody establishes a principal; without, the auth and tenant layers are off (`AUTH=none`)."""
+        return self.identifies or self.authority is not None
+
+
+def build(settings: Settings, authority: Authority | None, *, identifies: bool, looks_up: bool) -> Build:
+    """Compile what all policies share."""
+    credentials = settings.cors.allow_credentials or settings.auth.cookie is not None
+    origins = OriginPolicy(settings.cors.allow_origins, credentials=credentials, development=settings.development)
+    named = settings.csrf.trusted_origins or (settings.cors.allow_origins if settings.cors.allow_credentials else ())
+    trusted = frozenset(canonical_origin(origin).encode() for origin in named if "*" not in origin)
+    return Build(settings, authority, identifies, looks_up, cors.CorsStage(settings.cors, origins), trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Positions:
+    """The stages of one policy that hold two positions in the order, or that others depend on."""
+
+    early_rate: Stage | None
+    late_rate: Stage | None
+    early_tenant: Stage | None
+    late_tenant: Stage | None
+    json: Stage | None
+    schema: Stage | None
+
+    @property
+    def judges_body(self) -> bool:
+        return self.late_tenant is not None or self.json is not None or self.schema is not None
+
+
+Place = Callable[[Build, EffectivePolicy, _Positions], "Stage | None"]
+
+ORDER: tuple[tuple[Place, str], ...] = (
+    (lambda b, p, s: hosts.stage(b.settings.hosts, p), "a foreign Host must not even learn whether a route exists"),
+    (lambda b, p, s: b.cors, "a preflight carries no credentials: it is answered before anybody asks for them"),
+    (lambda b, p, s: s.early_rate, "cheap, and it protects everything dearer behind it, token checks included"),
+    (lambda b, p, s: csrf.CsrfStage(b.trusted), "needs no principal; refuses before a cookie is looked at"),
+    (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
+    (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
+    (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
+    (lambda b, p, s: s.late_rate, "counts verified subjects and tenants, so it stands behind them"),
+    (lambda b, p, s: body.stage(b.settings.body, p, reads=s.judges_body), "bounds what the next ones parse"),
+    (lambda b, p, s: s.json, "one strict parse for tenants and schema; what it refuses nobody else reads"),
+    (lambda b, p, s: s.late_tenant, "a foreign tenant is 404 even where the schema would say more"),
+    (lambda b, p, s: s.schema, "the dearest check, on a request that everybody else let through"),
+    (lambda b, p, s: headers.HeadersStage(b.settings.headers, shares_across_origins=bool(b.settings.cors.allow_origins)),
+     "adds to the response only, behind whatever the others added"),
+)  # fmt: skip
+"""What stands where, and why there."""
+
+
+def _principal(b: Build, policy: EffectivePolicy) -> Stage | None:
+    if b.identifies:
+        return auth.IdentifyStage(policy)
+    if b.authority is None or policy.health:
+        return None
+    config = b.settings.auth
+    return auth.BearerStage(b.authority, policy=policy, cookie=config.cookie, login_url=config.login_url)
+
+
+def compile_policy(b: Build, policy: EffectivePolicy, route: str) -> Plan:
+    """All stages of one policy, those that are off left out. `route` names it in the keys of its limits."""
+    config = b.settings
+    json_stage = json.JsonStage(config.body.max_depth, config.body.max_keys, config.body.max_items)
+    scoped = b.authenticates and _share(config, policy, "tenant") is not None
+    tenants = tenant.stages(config.tenant, policy, looks_up=b.looks_up) if scoped else (None, None)
+    positions = _Positions(
+        *rate.stages(config.rate, policy, route),
+        *tenants,
+        json_stage if _share(config, policy, "json") is not None else None,
+        schema.SchemaStage(policy.body) if policy.body is not None else None,
+    )
+    found = (place(b, policy, positions) for place, _ in ORDER)
+    stages = [(stage, _share(config, policy, stage.layer)) for stage in found if stage is not None]
+    return compile_plan(policy, [(stage, share) for stage, share in stages if share is not None])
+
+
+def _share(settings: Settings, policy: EffectivePolicy, layer: str) -> float | None:
+    # What only adds to responses has no report mode, and a body that others judge is read whatever its own mode.
+    share = effective(layer, policy.mode, settings.mode.of(layer), settings.mode.default)
+    return 0.0 if layer == "body" and share is None else share
+
+
+# -- which route has which policy -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """A policy with its compiled pattern and where it was written."""
+
+    policy: Policy
+    pattern: Pattern
+    variable: str
+    health: bool = False
+
+
+def policy_rows(settings: Settings, policies: Iterable[Policy]) -> tuple[list[PolicyRow], list[ConfigurationProblem]]:
+    """All policies, from general to specific, and those whose pattern is none."""
+    named = [(Policy(text, public=True), "PORTALSHIELD_PUBLIC", False) for text in settings.public]
+    named += [(Policy(text, public=True), "PORTALSHIELD_HEALTH", True) for text in settings.health]
+    named += [(policy, "Policy", False) for policy in policies]
+    rows: list[PolicyRow] = []
+    problems: list[ConfigurationProblem] = []
+    for number, (policy, variable, health) in enumerate(named, 1):
+        try:
+            rows.append(PolicyRow(policy, parse_pattern(policy.match), variable, health))
+        except ValueError as error:
+            problems.append(ConfigurationProblem("PS-POLICY-001", variable, f"pattern {number} {error}."))
+    rows.sort(key=lambda row: row.pattern.specificity)
+    return rows, problems
+
+
+def effective_policy(settings: Settings, rows: Iterable[PolicyRow], route: Route, method: str) -> EffectivePolicy:
+    """Default, policies from general to specific, then the decorators, keyword by keyword."""
+    methods = frozenset((method,))
+    merged: dict[str, Any] = {}
+    health = declared = False
+    if route.static or (route.documentation and settings.development):
+        merged["public"] = declared = True
+    for row in rows:
+        if row.pattern.covers(methods, route.segments):
+            merged.update(row.policy.terms)
+            health = health or row.health
+            declared = True
+    terms = route.terms(method)
+    _contradiction(merged, terms)
+    merged.update(terms)
+    return EffectivePolicy(**merged, health=health, declared=declared or bool(terms))
+
+
+def _contradiction(merged: dict[str, Any], terms: Mapping[str, Any]) -> None:
+    """A handler that asks for scopes, roles or a tenant takes back what a general policy said about `public`."""
+    if merged.get("public") and not terms.get("public") and {"scopes", "roles", "tenant"} & set(terms):
+        merged["public"] = False
+
+
+def compile_rows(
+    b: Build, rows: list[PolicyRow], routes: Iterable[Route]
+) -> tuple[list[Row], list[ConfigurationProblem]]:
+    """A row per route with the plan of each method; policies whose pattern covers no route are problems."""
+    listed = list(routes)
+    cache: dict[tuple[EffectivePolicy, str], Plan] = {}
+    compiled: list[Row] = []
+    for route in listed:
+        row = Row(route)
+        for method in sorted(route.methods or _ANY):
+            policy = effective_policy(b.settings, rows, route, method)
+            scope = f"{'GET' if method == 'HEAD' else method} {route.template}" if policy.limits else ""
+            key = (replace(policy, body=None) if _unhashable(policy.body) else policy, scope)
+            plan = None if _unhashable(policy.body) else cache.get(key)
+            if plan is None:
+                plan = cache[key] = compile_policy(b, policy, scope)
+            row.plans[method] = plan
+        compiled.append(row)
+    return compiled, list(_unmatched(rows, listed))
+
+
+_ANY = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+def _unhashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return True
+    return False
+
+
+def _unmatched(rows: Iterable[PolicyRow], routes: list[Route]) -> Iterable[ConfigurationProblem]:
+    for row in rows:
+        if row.pattern.segments[-1] == "*" or any(row.pattern.covers(r.methods, r.segments) for r in routes):
+            continue
+        yield ConfigurationProblem(
+            "PS-POLICY-003",
+            row.variable,
+            f'"{row.policy.match}" covers no route.',
+            "Compare it with what `portalshield routes` prints.",
+        )
+
+
+def unserved_plans(b: Build) -> tuple[Plan, Plan]:
+    """The plans of paths that no route serves: strict, and public for a method or slash that is only misspelt."""
+    strict = compile_policy(b, EffectivePolicy(unserved=True), "")
+    return strict, compile_policy(b, EffectivePolicy(public=True), "")

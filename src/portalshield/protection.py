@@ -1,0 +1,155 @@
+"""The protection of one application: settings and policies, checked together, ready to be compiled into a runtime.
+
+It knows no framework: the top floor hands in how routes are listed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from portalshield.flow import Plan
+from portalshield.issuers import authority_of
+from portalshield.model.exchange import Exchange
+from portalshield.model.policy import Policy
+from portalshield.model.principal import Principal
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem
+from portalshield.plan import (
+    Build,
+    PolicyRow,
+    build,
+    compile_policy,
+    effective_policy,
+    policy_rows,
+    unserved_plans,
+)
+from portalshield.policy_file import read_policies
+from portalshield.routes import PatternTable, Route, Table
+from portalshield.rules.addresses import parse_networks
+from portalshield.runtime import Runtime
+from portalshield.settings import Settings, read
+from portalshield.stores import open_store
+from portalshield.stores.memo import TimedMemo
+from portalshield.telemetry.setup import open_telemetry
+
+_log = logging.getLogger("portalshield")
+Authenticate = Callable[[Any], Any]
+TenantLookup = Callable[[Principal], Any]
+
+
+class Protection:
+    """Settings, policies and the application's own functions. Raises `ConfigurationError` with every mistake at once."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        policies: Iterable[Policy] = (),
+        authenticate: Authenticate | None = None,
+        tenant_of: TenantLookup | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        found, problems = (settings, list(settings.problems())) if settings is not None else read(config=config)
+        self.authenticate = authenticate
+        self.tenant_of = tenant_of
+        if found is None:
+            raise ConfigurationError(tuple(problems))
+        self.settings = found
+        from_file, file_problems = read_policies(found.policy_file)
+        self.rows, pattern_problems = policy_rows(found, (*from_file, *policies))
+        self.authority, self.keys, key_problems = (
+            authority_of(found.auth, found.tenant, development=found.development)
+            if not any(problem.id.startswith(("PS-AUTH", "PS-TENANT")) for problem in problems)
+            else (None, {}, [])
+        )
+        problems += [*file_problems, *pattern_problems, *key_problems, *self._undecided(problems)]
+        if problems:
+            raise ConfigurationError(tuple(problems))
+
+    def _undecided(self, problems: list[ConfigurationProblem]) -> Iterable[ConfigurationProblem]:
+        """Nobody said how users are authenticated."""
+        settings = self.settings
+        if settings.auth.preset is not None or self.authenticate is not None:
+            return
+        if settings.development:
+            _log.warning("PORTALSHIELD_AUTH is not set: nobody is authenticated, tenants are not separated")
+        elif not any(problem.variable == "PORTALSHIELD_AUTH" for problem in problems):
+            yield ConfigurationProblem(
+                "PS-AUTH-001",
+                "PORTALSHIELD_AUTH",
+                "is not set.",
+                "Write jwt, or none if the application authenticates by itself, or pass authenticate=.",
+            )
+
+    def build(self) -> Build:
+        """What all plans are compiled from."""
+        authority = None if self.authenticate is not None else self.authority
+        return build(
+            self.settings, authority, identifies=self.authenticate is not None, looks_up=self.tenant_of is not None
+        )
+
+    def open(
+        self,
+        tabulate: Callable[[Build, list[PolicyRow]], tuple[Table, Plan]],
+        *,
+        has_inner: bool = False,
+        request_of: Callable[[Any], Any] = lambda native: native,
+    ) -> Runtime:
+        """Compile everything. Called by a door when the first scope or request arrives."""
+        settings = self.settings
+        table, strict = tabulate(self.build(), self.rows)
+        telemetry = open_telemetry(settings.log, settings.sentry, environment=settings.env)
+        return Runtime(
+            settings=settings,
+            table=table,
+            strict=strict,
+            store=open_store(
+                settings.storage.uri,
+                max_keys=settings.storage.max_keys,
+                on_outage=settings.rate.on_outage,
+                notify=_log.warning,
+            ),
+            lines=telemetry.lines,
+            keys=dict(self.keys),
+            tenants=TimedMemo(10_000, settings.tenant.cache),
+            trusted=parse_networks(settings.trusted_proxies) if settings.trusted_proxies else None,
+            authenticate=self.authenticate,
+            tenant_of=self.tenant_of,
+            on_crash=_report,
+            has_inner=has_inner,
+            request_of=request_of,
+        )
+
+    def open_opaque(self) -> Runtime:
+        """For an application without a router to ask."""
+        return self.open(_by_patterns)
+
+
+def _by_patterns(b: Build, rows: list[PolicyRow]) -> tuple[Table, Plan]:
+    strict, _ = unserved_plans(b)
+    patterns = []
+    for row in rows:
+        route = Route("", row.pattern.segments, row.pattern.methods, None)
+        method = min(row.pattern.methods or {"*"})
+        policy = effective_policy(
+            b.settings, [r for r in rows if r.pattern.covers(None, row.pattern.segments)], route, method
+        )
+        patterns.append((row.pattern, compile_policy(b, policy, row.policy.match)))
+    return PatternTable(patterns, strict), strict
+
+
+def _report(x: Exchange, error: BaseException) -> None:
+    _log.error("portalshield: %s", type(error).__name__, exc_info=error)
+
+
+class Protected(Protocol):
+    """Whatever holds a protection: `Shield`."""
+
+    @property
+    def protection(self) -> Protection:
+        """Settings and policies, checked."""
+
+
+def protection_of(shield: Protected | None) -> Protection:
+    """The shield's protection; None reads the environment."""
+    return Protection() if shield is None else shield.protection

@@ -1,0 +1,148 @@
+"""The route table: what an application serves, in its own order of precedence, and a lookup that does not grow with it.
+
+Frameworks list their routes as `Route`s; templates are indexed by segments, so that a lookup visits only the routes
+that could match, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from portalshield.flow import Plan
+from portalshield.model.exchange import Exchange
+from portalshield.rules.patterns import PARAMETER, REST, Pattern, segments_of
+
+T = TypeVar("T")
+Kind = Literal["http", "websocket", "mount"]
+
+
+def _no_terms(method: str) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route as its framework listed it.
+
+    `template` is for people (`/clients/{client_id}`), `segments` for patterns (`("clients", "{}")`). `methods` is None
+    for any. `terms` answers what the decorators said, per method. `key` identifies the handler when it really runs.
+    `static`: the framework's own route for static files.
+    """
+
+    template: str
+    segments: tuple[str, ...]
+    methods: frozenset[str] | None
+    key: Any
+    kind: Kind = "http"
+    terms: Callable[[str], Mapping[str, Any]] = _no_terms
+    source: str = ""
+    parameters: tuple[str, ...] = ()
+    static: bool = False
+    documentation: bool = False
+
+
+@dataclass(slots=True)
+class Row:
+    """A route and the plan of each of its methods."""
+
+    route: Route
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+    def plan(self, method: str, default: Plan) -> Plan:
+        """The plan for one method, else the default."""
+        return self.plans.get(method, default)
+
+
+class Table(Protocol):
+    """Finds the policy of a request; sets template, endpoint, parameters and `served` on the exchange."""
+
+    def find(self, x: Exchange) -> Plan:
+        """The plan of the route that will serve this request, or the strict one where none does."""
+
+
+class _Node(Generic[T]):
+    __slots__ = ("here", "literal", "parameter", "rest")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node[T]] = {}
+        self.parameter: _Node[T] | None = None
+        self.here: list[tuple[int, T]] = []
+        self.rest: list[tuple[int, T]] = []
+
+
+class SegmentIndex(Generic[T]):
+    """Templates by segment. `candidates(path)` yields, in the order they were added, all that could match."""
+
+    def __init__(self) -> None:
+        self._root: _Node[T] = _Node()
+        self._count = 0
+
+    def add(self, segments: tuple[str, ...], value: T) -> None:
+        """Index one template; a `REST` segment ends it."""
+        node = self._root
+        self._count += 1
+        for segment in segments:
+            if segment == REST:
+                node.rest.append((self._count, value))
+                return
+            if segment == PARAMETER:
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literal.setdefault(segment, _Node())
+        node.here.append((self._count, value))
+
+    def candidates(self, path: str) -> list[T]:
+        """Values whose template could match this path, first added first."""
+        nodes = [self._root]
+        found: list[tuple[int, T]] = list(self._root.rest) if self._root.rest else []
+        for segment in path[1:].split("/"):
+            following: list[_Node[T]] = []
+            for node in nodes:
+                child = node.literal.get(segment)
+                if child is not None:
+                    following.append(child)
+                if node.parameter is not None:
+                    following.append(node.parameter)
+            if not following:
+                nodes = following
+                break
+            nodes = following
+            for node in nodes:
+                if node.rest:
+                    found += node.rest
+        for node in nodes:
+            found += node.here
+        if len(found) > 1:
+            found.sort(key=_order)
+        return [value for _, value in found]
+
+
+def _order(entry: tuple[int, Any]) -> int:
+    return entry[0]
+
+
+class PatternTable:
+    """For an application without a router to ask: the policies' own patterns decide, everything else is strict."""
+
+    def __init__(self, rows: Iterable[tuple[Pattern, Plan]], strict: Plan) -> None:
+        self._strict = strict
+        self._index: SegmentIndex[tuple[Pattern, Plan]] = SegmentIndex()
+        for pattern, plan in sorted(rows, key=lambda row: row[0].specificity, reverse=True):
+            self._index.add(pattern.segments, (pattern, plan))
+
+    def find(self, x: Exchange) -> Plan:
+        """The plan of the most specific pattern that covers method and path."""
+        x.served = True
+        for pattern, plan in self._index.candidates(x.path):
+            if pattern.methods is None or x.method in pattern.methods:
+                segments = segments_of(x.path)
+                x.params = x.arguments = pattern.parameters(segments)
+                x.template = "/" + "/".join(
+                    f"{{{name}}}" if name else segment
+                    for segment, name in zip(pattern.segments, pattern.names, strict=True)
+                )
+                return plan
+        return self._strict

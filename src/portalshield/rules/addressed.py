@@ -1,0 +1,80 @@
+"""Which ids does a request address: every occurrence of the given names in query and form.
+
+A framework reads the first or the last of repeated names, so all of them count; `t[]`, `filter[t]` and `filter.t` are
+spellings that query libraries unfold. JSON bodies are walked by `strict_json.walk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
+from uuid import UUID
+
+MAX_PAIRS = 1000
+MAX_ID = 128
+
+
+class TooManyPairsError(ValueError):
+    """More parameters than anybody sends on purpose."""
+
+
+def names_occur(data: bytes, names: tuple[bytes, ...]) -> bool:
+    """Could one of the names be in this query? A cheap no for almost all requests; encoded names (`%`) are a maybe."""
+    return b"%" in data or any(name in data for name in names)
+
+
+def in_query(data: bytes, names: frozenset[str]) -> Iterator[str]:
+    """Values of every parameter of these names in an urlencoded text (WHATWG URL, application/x-www-form-urlencoded).
+
+    Raises `TooManyPairsError` above 1,000 parameters.
+    """
+    pairs = data.split(b"&")
+    if len(pairs) > MAX_PAIRS:
+        raise TooManyPairsError
+    for pair in pairs:
+        name, _, value = pair.partition(b"=")
+        if _names(_decode(name), names):
+            yield _decode(value)
+
+
+def _names(name: str, names: frozenset[str]) -> bool:
+    if name in names:
+        return True
+    if "[" not in name and "." not in name:
+        return False
+    return not names.isdisjoint(name.replace("]", "").replace("[", ".").split("."))
+
+
+def _decode(text: bytes) -> str:
+    return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
+
+
+def same_id(addressed: str, proven: str) -> bool:
+    """Exact comparison as text; where both parse as UUIDs, as UUIDs."""
+    if addressed == proven:
+        return True
+    if len(proven) != 36 or len(addressed) > 45:
+        return False
+    try:
+        return UUID(addressed) == UUID(proven)
+    except ValueError:
+        return False
+
+
+def as_id(value: object) -> str | None:
+    """The text of an id in JSON: a string or a whole number; None for anything else (lists, objects, booleans)."""
+    if type(value) is str:
+        return value if 0 < len(value) <= MAX_ID else None
+    if type(value) is int:
+        return str(value) if -(10**MAX_ID) < value < 10**MAX_ID else None
+    return None
+
+
+def header_names(fields: tuple[str, ...]) -> frozenset[bytes]:
+    """The header names that could carry a field: `tenant_id` -> `tenant-id`, `x-tenant-id`, `tenant_id`, `x_tenant_id`."""
+    found: set[bytes] = set()
+    for field in fields:
+        kebab = "".join("-" + c.lower() if c.isupper() else c for c in field).replace("_", "-")
+        for name in (kebab, kebab.replace("-", "_"), kebab.replace("-", ""), field.lower()):
+            found |= {name.encode(), b"x-" + name.encode(), b"x_" + name.encode()}
+    return frozenset(found)

@@ -1,0 +1,91 @@
+"""Paths and methods that two readers could read differently.
+
+Guards and routers disagree on `//`, dot segments, `;`, encoded slashes and the like, and every disagreement is a way
+around a policy (CVE-2026-22031, CVE-2025-71399, CVE-2026-50559 are of this class). So such a path is refused before
+anybody looks for its policy. Judged is the decoded path that the framework routes on; the raw path only tells whether
+a slash in it was sent encoded.
+"""
+
+from __future__ import annotations
+
+import re
+from unicodedata import category, is_normalized
+
+METHODS = frozenset(
+    (
+        *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"),
+        *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "LOCK", "MERGE"),
+        *("MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND"),
+        *("PROPPATCH", "REBIND", "REPORT", "SEARCH", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE"),
+        *("UPDATEREDIRECTREF", "VERSION-CONTROL"),
+    )
+)
+"""The registered HTTP methods; all others are unknown."""
+
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+# One character class repeated: it cannot backtrack. What it lets pass needs two substring tests, nothing else.
+_is_ordinary = re.compile(r"/[A-Za-z0-9/._~!$&'()*+,=:@ -]*").fullmatch
+_DOTS = frozenset((".", ".."))
+
+
+def path_fault(path: str, raw_path: bytes | None) -> str | None:
+    """Why this path is ambiguous, as a fixed slug; None for an ordinary one.
+
+    `path` is the decoded path, `raw_path` its bytes as they were sent (a query behind `?` is ignored) or None where
+    the server does not tell. About 0.3 us for an ordinary ASCII path.
+    """
+    if _is_ordinary(path) is None or "//" in path or "/." in path:
+        fault = _fault_of(path)
+        if fault is not None:
+            return fault
+    if raw_path is not None and b"%" in raw_path:
+        return _encoded_separator(raw_path)
+    return None
+
+
+def method_fault(method: str, served: frozenset[str] = frozenset()) -> str | None:
+    """Why this method is refused, as a fixed slug; None for a registered one or one of `served` (the routes' own).
+
+    Methods are case-sensitive (RFC 9110, 9.1), but some frameworks upper-case them: `post` would pass a policy for
+    `POST` and still reach its handler.
+    """
+    if method in METHODS or method in served:
+        return None
+    if not method or not _TOKEN.issuperset(method):
+        return "method-malformed"
+    return "method-case" if method != method.upper() else "method-unknown"
+
+
+def _fault_of(path: str) -> str | None:
+    if not path.startswith("/"):
+        return "path-relative"
+    if "//" in path:
+        return "path-double-slash"
+    if "\\" in path:
+        return "path-backslash"
+    if ";" in path:
+        return "path-parameter"
+    if "%" in path:
+        return "path-percent"
+    if not _DOTS.isdisjoint(path.split("/")):
+        return "path-dot-segment"
+    return _fault_of_text(path)
+
+
+def _fault_of_text(path: str) -> str | None:
+    if path.isascii():
+        return None if path.isprintable() else "path-control"
+    categories = set(map(category, path))
+    # U+FFFD is what a lenient decoder leaves of invalid UTF-8; surrogates are what `surrogateescape` leaves.
+    if "Cs" in categories or "\ufffd" in path:
+        return "path-not-utf8"
+    if "Cc" in categories:
+        return "path-control"
+    return None if is_normalized("NFC", path) else "path-not-nfc"
+
+
+def _encoded_separator(raw_path: bytes) -> str | None:
+    sent = raw_path.partition(b"?")[0].lower()
+    if b"%2f" in sent:
+        return "path-encoded-slash"
+    return "path-encoded-backslash" if b"%5c" in sent else None

@@ -1,0 +1,321 @@
+"""The redactor: text and nested values in, the same without secrets and personal data out.
+
+It never raises, never changes what it is given, and is bounded in length, depth and number of items. What it cannot
+judge it replaces: a failure inside gives `[REDACTION_ERROR]`, never the raw value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from datetime import date, time, timedelta
+from enum import Enum
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from portalshield.model.secret import Secret
+from portalshield.rules.carriers import REDACTED
+from portalshield.rules.detectors import Detector, Scanner
+from portalshield.rules.key_names import KeyPolicy
+from portalshield.rules.pseudonyms import Pseudonyms
+
+Mode = Literal["default", "strict"]
+
+REDACTION_ERROR: Final = "[REDACTION_ERROR]"
+TRUNCATED: Final = "[TRUNCATED]"
+MAX_TEXT: Final = 8192
+"""Characters of one text that are looked at; the rest is cut off at a delimiter."""
+MAX_TOTAL: Final = 65_536
+"""Characters of all texts of one nested value."""
+MAX_DEPTH: Final = 8
+MAX_ITEMS: Final = 1000
+"""Members of one nested value, all levels together."""
+BIG_INT: Final = 10**11
+"""From here on an integer may be a card or account number and is judged as text."""
+_CLEAN_KEYS: Final = 2048
+_ROUNDS: Final = 4
+_DELIMITERS: Final = (" ", "\n", "\t", ",", ";", "&", '"', "'", "<", ">", "|")
+_PIECE: Final = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ -.()/+")
+_KEPT: Final = (date, time, timedelta, UUID)
+
+
+class Redactor:
+    """Redacts with the default names plus `fields`, minus `allow_fields`.
+
+    `strict` also hides whole IP addresses, long random tokens and the text of objects it does not know. With
+    `pseudonyms`, e-mail addresses become `[EMAIL:e_...]`, stable under the key. `detectors` are the user's own.
+    `counts` tells how often each detector changed a text, `errors` how often redaction itself failed.
+    """
+
+    __slots__ = ("_clean_keys", "_policy", "_pseudonyms", "_scanner", "counts", "errors", "mode")
+
+    def __init__(
+        self,
+        fields: Iterable[str] = (),
+        allow_fields: Iterable[str] = (),
+        mode: Mode = "default",
+        pseudonyms: Pseudonyms | None = None,
+        detectors: Iterable[Detector] = (),
+    ) -> None:
+        self.mode: Mode = mode
+        self.counts: dict[str, int] = {}
+        self.errors = 0
+        self._policy = KeyPolicy(fields, allow_fields)
+        self._pseudonyms = pseudonyms if mode == "default" else None
+        self._clean_keys: set[str] = set()
+        self._scanner = Scanner(
+            self._policy.is_sensitive, self._email, self._count, strict=mode == "strict", own=detectors
+        )
+
+    def is_sensitive(self, name: str) -> bool:
+        """True if values under this name are hidden whatever they are."""
+        return self._policy.is_sensitive(name)
+
+    def text(self, text: str) -> str:
+        """The text without what the detectors find: idempotent, valid UTF-8, at most `MAX_TEXT` characters."""
+        try:
+            return self._text(text)
+        except Exception:
+            self.errors += 1
+            return REDACTION_ERROR
+
+    def value(self, value: Any, max_text: int = MAX_TOTAL) -> Any:
+        """A redacted copy of a nested value; `max_text` bounds the characters of all its texts together.
+
+        Containers keep their kind; dataclasses and pydantic models become dicts, exceptions one line of text.
+        """
+        try:
+            return _Walk(self, max_text).any(value, 0)
+        except Exception:
+            self.errors += 1
+            return REDACTION_ERROR
+
+    def _text(self, text: str) -> str:
+        if type(text) is not str:
+            text = str.__str__(text)
+        cut = len(text) > MAX_TEXT
+        if cut:
+            text = _cut(text)
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError:  # lone surrogates
+            raw = text.encode("utf-8", "replace")
+            text = raw.decode()
+        found = self._scanner.scan(text, raw)
+        if found is not text and found != text:
+            found = self._settled(found)
+        return f"{found}{TRUNCATED}" if cut else found
+
+    def _settled(self, text: str) -> str:
+        """Scan until nothing changes, so that redacting twice is redacting once; what never settles goes whole."""
+        for _ in range(_ROUNDS):
+            if len(text) > MAX_TEXT:
+                text = _cut(text)
+            found = self._scanner.scan(text, text.encode("utf-8", "replace"))
+            if found == text:
+                return text
+            text = found
+        return REDACTED
+
+    def _email(self, address: str) -> str:
+        if self._pseudonyms is None:
+            return "[EMAIL]"
+        return f"[EMAIL:{self._pseudonyms.name('email', address)}]"
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def key(self, name: Any) -> Any:
+        """A mapping's key: texts are scanned too (an address may be a key), numbers stay."""
+        if type(name) is not str:
+            return name if name is None or isinstance(name, int | float) else self.text(_described(name))
+        if name in self._clean_keys:
+            return name
+        found = self.text(name)
+        if found == name and len(name) <= 64:
+            if len(self._clean_keys) >= _CLEAN_KEYS:
+                self._clean_keys.clear()
+            self._clean_keys.add(name)
+        return found
+
+
+class _Walk:
+    """One pass over one nested value: counts what it has seen and knows where it stands."""
+
+    __slots__ = ("_items", "_left", "_open", "_redactor")
+
+    def __init__(self, redactor: Redactor, max_text: int) -> None:
+        self._redactor = redactor
+        self._left = max_text
+        self._items = 0
+        self._open: set[int] = set()
+
+    def any(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self._str(value)
+        if value is None or kind is bool or kind is float:
+            return value
+        if kind is int:
+            return value if -BIG_INT < value < BIG_INT else self._big(value)
+        if isinstance(value, Mapping | list | tuple | AbstractSet) or _is_record(value):
+            return self._nested(value, depth)
+        return self._leaf(value)
+
+    def _str(self, text: str) -> str:
+        if self._left <= 0:
+            return TRUNCATED
+        if len(text) > self._left:
+            text = _cut(text, self._left)
+            self._left = 0
+            return self._redactor.text(text) + TRUNCATED
+        self._left -= len(text)
+        return self._redactor.text(text)
+
+    def _big(self, value: int) -> Any:
+        if abs(value) >= 10**40:  # no number of a person; printing millions of digits would take seconds
+            return value if abs(value) < 10**100 else TRUNCATED
+        text = str(value)
+        found = self._redactor.text(text)
+        return value if found == text else found
+
+    def _nested(self, value: Any, depth: int) -> Any:
+        mark = id(value)
+        if mark in self._open:
+            return "[CYCLE]"
+        if depth >= MAX_DEPTH:
+            return TRUNCATED
+        self._open.add(mark)
+        try:
+            return self._members(value, depth + 1)
+        finally:
+            self._open.discard(mark)
+
+    def _members(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Mapping):
+            return self._mapping(value.items(), depth)
+        if isinstance(value, list | tuple):
+            found = self._sequence(value, depth)
+            return found if isinstance(value, list) else tuple(found)
+        if isinstance(value, AbstractSet):
+            return self._set(value, depth)
+        return self._mapping(_members_of(value), depth)
+
+    def _mapping(self, items: Iterable[tuple[Any, Any]], depth: int) -> dict[Any, Any]:
+        redactor, out = self._redactor, {}
+        sensitive = redactor.is_sensitive
+        for name, value in items:
+            if self._full():
+                out[TRUNCATED] = True
+                break
+            hidden = sensitive(name if type(name) is str else _described(name))
+            out[redactor.key(name)] = _hidden(value) if hidden else self.any(value, depth)
+        return out
+
+    def _sequence(self, values: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
+        if (
+            len(values) == 2
+            and isinstance(values[0], str | bytes)
+            and self._redactor.is_sensitive(_described(values[0]))
+        ):
+            return [self.any(values[0], depth), _hidden(values[1])]  # a header: ("authorization", "Bearer ...")
+        out = []
+        for value in values:
+            if self._full():
+                out.append(TRUNCATED)
+                break
+            out.append(self.any(value, depth))
+        return out
+
+    def _names_secret(self, name: str | bytes) -> bool:
+        return self._redactor.is_sensitive(_described(name))
+
+    def _set(self, values: AbstractSet[Any], depth: int) -> Any:
+        out = self._sequence(list(values), depth) if len(values) != 2 else [self.any(v, depth) for v in values]
+        try:
+            return frozenset(out) if isinstance(values, frozenset) else set(out)
+        except TypeError:  # a member became a dict
+            return out
+
+    def _full(self) -> bool:
+        self._items += 1
+        return self._items > MAX_ITEMS
+
+    def _leaf(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.any(value.value, 0) if isinstance(value, Enum) else self._str(str.__str__(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self._str(bytes(value[: MAX_TEXT * 2]).decode("utf-8", "replace")).encode()
+        if isinstance(value, Secret) or hasattr(value, "get_secret_value"):
+            return REDACTED
+        if isinstance(value, _KEPT):
+            return value
+        if isinstance(value, Enum):
+            return self.any(value.value, 0)
+        if isinstance(value, int):
+            return self.any(int(value), 0)
+        if isinstance(value, BaseException):
+            return self._str(f"{type(value).__name__}: {value}".removesuffix(": "))
+        if self._redactor.mode == "strict":
+            return f"<{type(value).__name__}>"
+        return self._str(repr(value))
+
+
+def _is_record(value: Any) -> bool:
+    kind = type(value)
+    if isinstance(value, type):
+        return False
+    return is_dataclass(kind) or hasattr(kind, "model_fields") or hasattr(kind, "__attrs_attrs__")
+
+
+def _members_of(value: Any) -> Iterable[tuple[str, Any]]:
+    """Names and values of a dataclass, attrs class or pydantic model, without running any of its own code."""
+    kind = type(value)
+    if is_dataclass(kind):
+        names = [field.name for field in dataclass_fields(kind)]
+    elif hasattr(kind, "model_fields"):
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        return [*vars(value).items(), *extra.items()]
+    else:
+        names = [attribute.name for attribute in kind.__attrs_attrs__]
+    return [(name, getattr(value, name, None)) for name in names]
+
+
+def _hidden(value: Any) -> Any:
+    """What stands for a value under a sensitive name; nothing and yes or no give nothing away."""
+    return value if value is None or value is True or value is False or value == "" else REDACTED
+
+
+def _described(name: Any) -> str:
+    if isinstance(name, bytes):
+        return name[:256].decode("utf-8", "replace")
+    return str(name)[:256]
+
+
+def _cut(text: str, limit: int = MAX_TEXT) -> str:
+    """The beginning of a text, back to a delimiter: half a token, card or IBAN could not be recognised any more."""
+    head = text[: max(0, limit - len(TRUNCATED))]
+    cut = max(map(head.rfind, _DELIMITERS)) + 1
+    head = head[:cut]
+    while True:
+        stripped = head.rstrip()
+        space = max(stripped.rfind(mark, len(stripped) - 64 if len(stripped) > 64 else 0) for mark in _DELIMITERS) + 1
+        piece = stripped[space:]
+        if not piece or len(piece) > 20 or not _PIECE.issuperset(piece) or not any(map(str.isdigit, piece)):
+            return head
+        head = stripped[:space]
+
+
+_DEFAULT = Redactor()
+
+
+def redact_text(text: str) -> str:
+    """`Redactor.text` with the default policy."""
+    return _DEFAULT.text(text)
+
+
+def redact_value(value: Any) -> Any:
+    """`Redactor.value` with the default policy."""
+    return _DEFAULT.value(value)

@@ -1,0 +1,182 @@
+"""What both doors share: the compiled application and everything about a request that needs neither `await` nor a socket.
+
+A door builds the exchange, asks `begin`, drives the walk with `at_once` and its own answers, finishes the response head
+with `finish_head` and hands the finished exchange to `done`. Nothing here starts a thread or opens a socket.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from portalshield.context import MARK
+from portalshield.flow import Plan, Walk, doubled, insane, walk
+from portalshield.model.exchange import Exchange
+from portalshield.model.head import Head
+from portalshield.model.needs import Answer, Hit, Need, TenantOf, Tenants
+from portalshield.model.principal import Principal
+from portalshield.model.verdicts import Problem, Reply, Verdict, problem
+from portalshield.routes import Table
+from portalshield.rules.addresses import TrustedProxies, client_address, is_private
+from portalshield.settings import Settings
+from portalshield.stores import Store
+from portalshield.stores.memo import TimedMemo
+from portalshield.telemetry.lines import RequestLines, RequestRecord
+from portalshield.wire import Rendered, render
+
+UNCONFIRMED = problem("internal-error", why="route-not-confirmed")
+CRASHED = problem("internal-error", why="application-crashed")
+_BUG = problem("internal-error", why="stage-failed")
+_POOL = 4096
+
+
+class RequestIds:
+    """Random 128-bit ids from a pool of system randomness; a forked child draws its own pool."""
+
+    def __init__(self) -> None:
+        self._pool = ""
+        self._at = 0
+        os.register_at_fork(after_in_child=self._drain)
+
+    def draw(self) -> str:
+        """32 lower-case hex digits."""
+        start = self._at
+        if start >= len(self._pool):
+            self._pool, start = os.urandom(_POOL).hex(), 0
+        self._at = start + 32
+        return self._pool[start : start + 32]
+
+    def _drain(self) -> None:
+        self._pool, self._at = "", 0
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One application, compiled. `keys` are the fetched key sets by issuer; `tenants` remembers answers of tenant_of."""
+
+    settings: Settings
+    table: Table
+    strict: Plan
+    store: Store
+    lines: RequestLines | None
+    keys: dict[str, Any]
+    tenants: TimedMemo[tuple[str, ...]]
+    trusted: TrustedProxies | None
+    authenticate: Callable[[Any], Any] | None
+    tenant_of: Callable[[Principal], Any] | None
+    on_crash: Callable[[Exchange, BaseException], None]
+    has_inner: bool = False
+    """There is an inner door, where `authenticate` and `tenant_of` are asked."""
+    request_of: Callable[[Any], Any] = field(default=lambda native: native)
+    """The framework's own request for an environ."""
+
+    def begin(self, x: Exchange, fields: int, field_bytes: int, doubles: bool) -> Verdict | Walk:
+        """A verdict at once for a request that two readers could read differently, else the walk of its policy."""
+        x.plan = self.strict
+        x.policy = self.strict.policy
+        verdict = insane(x, fields, field_bytes) or (doubled(x) if doubles else None)
+        if verdict is not None:
+            x.layer = "request"
+            return verdict
+        self._address(x)
+        x.plan = plan = self.table.find(x)
+        x.policy = plan.policy
+        return walk(x, plan.steps)
+
+    def at_once(self, x: Exchange, need: Need) -> Answer | None:
+        """The answers that need no waiting; None: the door has to fetch this one."""
+        if isinstance(need, Hit):
+            return self.store.hit(need) if self.store.is_local else None
+        if isinstance(need, TenantOf):
+            found = self.tenants.get((need.principal.issuer, need.principal.subject), x.now)
+            return Tenants(found) if found is not None else None
+        return None
+
+    def remember_tenants(self, x: Exchange, principal: Principal, answer: Any) -> Tenants:
+        """Normalise what `tenant_of` returned (one, several or None) and keep it."""
+        tenants = (answer,) if isinstance(answer, str) else tuple(map(str, answer)) if answer is not None else ()
+        self.tenants.put((principal.issuer, principal.subject), tenants, x.now)
+        return Tenants(tenants)
+
+    def finish_head(self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]]) -> Head:
+        """Let every layer add to the response head; the request id stands on it exactly once."""
+        head = Head(status, fields)
+        for add in x.plan.heads:
+            add(x, head)
+        head.put(b"x-request-id", x.request_id.encode())
+        return head
+
+    def refuse(self, x: Exchange, verdict: Problem | Reply) -> Rendered:
+        """A refusal or early answer, complete with everything the layers add."""
+        if isinstance(verdict, Problem):
+            x.problem = verdict
+            if not x.layer:
+                x.layer = "application" if verdict is CRASHED else "route"
+        status, fields, body = render(verdict, x.request_id, x.headers.get(b"accept"))
+        head = self.finish_head(x, status, fields)
+        return status, head.fields, b"" if x.method == "HEAD" else body
+
+    def unconfirmed(self, x: Exchange) -> bool:
+        """The framework routed the request, but not to the handler whose policy was applied."""
+        return x.reached and x.served and (not x.confirmed or x.walk is not None)
+
+    def stage_failed(self, x: Exchange, error: Exception) -> Problem:
+        """A bug refuses the request: never fail open."""
+        x.layer = "shield"
+        self.on_crash(x, error)
+        return _BUG
+
+    def done(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, sizes: tuple[int, int]) -> None:
+        """The request is over: write its line."""
+        if self.lines is None:
+            return
+        principal = x.principal
+        record = RequestRecord()
+        record.request_id = x.request_id
+        record.method = x.method
+        record.route = x.template
+        record.status = status
+        record.duration_ms = duration_ns / 1e6
+        record.overhead_us = overhead_ns // 1000
+        record.client_ip = x.address
+        record.bytes_in, record.bytes_out = sizes
+        if principal is not None:
+            record.tenant = principal.tenant
+            record.subject = principal.subject
+            record.actor = principal.actor
+            record.auth = principal.auth_method
+        if x.problem is not None:
+            record.problem = x.problem.type.slug
+            record.layer = x.layer
+        record.quiet = x.policy.health
+        record.would_refuse = x.would_refuse
+        if x.crash is not None:
+            record.error = type(x.crash).__name__
+        self.lines.write(record)
+
+    def _address(self, x: Exchange) -> None:
+        headers = x.headers
+        if self.trusted is not None:
+            x.address = client_address(
+                x.peer, headers.get_all(b"x-forwarded-for"), headers.get_all(b"forwarded"), self.trusted
+            )
+        else:
+            x.address = x.peer or "local"
+            if not headers.disjoint(_FORWARDING) and is_private(x.address):
+                x.address_trusted = False
+
+
+_FORWARDING = frozenset((b"x-forwarded-for", b"forwarded"))
+
+
+def marked(native: Any) -> Exchange | None:
+    """The exchange a door left on this scope or environ."""
+    found = native.get(MARK)
+    return found if isinstance(found, Exchange) else None
+
+
+def sum_of(fields: Sequence[tuple[bytes, bytes]]) -> int:
+    """Bytes of all header names and values."""
+    return sum([len(name) + len(value) for name, value in fields])

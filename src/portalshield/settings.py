@@ -1,0 +1,296 @@
+"""Settings: the only reader of the environment. All mistakes at once, with ids and hints, never a value.
+
+Every variable is derived from the config models: the group's name and the field's name, joined by `__`, behind
+`PORTALSHIELD_`; a field with `own=True` has the group's own name (`AUTH` beside `AUTH__ISSUER`). Plain pydantic-settings
+refuses both that and comma lists, so it is not used (docs/decisions).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from portalshield.layers.auth import AuthConfig
+from portalshield.layers.body import BodyConfig
+from portalshield.layers.cors import CorsConfig
+from portalshield.layers.csrf import CsrfConfig
+from portalshield.layers.headers import HeadersConfig
+from portalshield.layers.hosts import HostsConfig
+from portalshield.layers.rate import RateConfig
+from portalshield.layers.tenant import TenantConfig
+from portalshield.model.secret import Secret
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem, Setting
+from portalshield.rules import values
+from portalshield.rules.addresses import parse_networks
+from portalshield.rules.modes import mode_fault
+from portalshield.rules.nearest import did_you_mean
+from portalshield.rules.patterns import parse_pattern
+from portalshield.telemetry.config import LogConfig, SentryConfig
+
+PREFIX = "PORTALSHIELD_"
+FALLBACKS = {"REDIS_URL": PREFIX + "STORAGE"}
+"""Names that hosts set themselves, read where our own is unset."""
+
+_LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+_ModeField = Annotated[str | None, Setting("enforce, report, `report:25%` or off, for this layer")]
+
+
+class ModeConfig(BaseModel):
+    """`PORTALSHIELD_MODE` and `PORTALSHIELD_MODE__<LAYER>`; a route's own mode wins over both."""
+
+    model_config = _FROZEN
+
+    default: Annotated[str, Setting("enforce, report, `report:25%` or off, for all layers", own=True)] = "enforce"
+    hosts: _ModeField = None
+    cors: _ModeField = None
+    csrf: _ModeField = None
+    rate: _ModeField = None
+    auth: _ModeField = None
+    tenant: _ModeField = None
+    body: _ModeField = None
+    json_: _ModeField = None
+    schema_: _ModeField = None
+    headers: _ModeField = None
+
+    def of(self, layer: str) -> str | None:
+        """What was said about one layer; None: nothing."""
+        found: str | None = (
+            getattr(self, layer, None) if layer not in ("json", "schema") else getattr(self, layer + "_")
+        )
+        return found
+
+    def problems(self) -> Iterator[ConfigurationProblem]:
+        """Modes that are none."""
+        for name, mode in (("", self.default), *((layer, self.of(layer)) for layer in _LAYERS)):
+            if mode is not None and mode_fault(mode):
+                variable = f"{PREFIX}MODE" + (f"__{name.upper()}" if name else "")
+                yield ConfigurationProblem("PS-MODE-001", variable, "is no mode.", "Write enforce, report or off.")
+
+
+class StorageConfig(BaseModel):
+    """`PORTALSHIELD_STORAGE...`."""
+
+    model_config = _FROZEN
+
+    uri: Annotated[
+        str, Setting("where limits are counted: memory:// or redis://, or another URI that limits knows", own=True)
+    ] = "memory://"
+    max_keys: Annotated[int, Setting("entries of the memory store", unit="entries")] = 100_000
+
+
+class Settings(BaseModel):
+    """Everything that can be configured; frozen. `from_env()` reads variables, code may build it directly."""
+
+    model_config = _FROZEN
+
+    env: Annotated[Literal["development", "staging", "production"], Setting("where the application runs")] = (
+        "production"
+    )
+    mode: ModeConfig = ModeConfig()
+    public: Annotated[tuple[str, ...], Setting('routes that need no token: "GET /, POST /auth/login"')] = ()
+    health: Annotated[
+        tuple[str, ...], Setting("public routes, exempt from host check and limits, not logged on success")
+    ] = ()
+    policy_file: Annotated[str | None, Setting("TOML file of policies")] = None
+    auth: AuthConfig = AuthConfig()
+    tenant: TenantConfig = TenantConfig()
+    csrf: CsrfConfig = CsrfConfig()
+    cors: CorsConfig = CorsConfig()
+    hosts: HostsConfig = HostsConfig()
+    trusted_proxies: Annotated[
+        tuple[str, ...], Setting("CIDRs, `unix` or the number of proxies whose forwarded headers count")
+    ] = ()
+    storage: StorageConfig = StorageConfig()
+    rate: RateConfig = RateConfig()
+    body: BodyConfig = BodyConfig()
+    headers: HeadersConfig = HeadersConfig()
+    log: LogConfig = LogConfig()
+    sentry: SentryConfig = SentryConfig()
+
+    @property
+    def development(self) -> bool:
+        """`ENV=development`."""
+        return self.env == "development"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None) -> Settings:
+        """Read `PORTALSHIELD_*` from `env` (default: the process's), overlaid by `config` (Flask's `app.config`).
+
+        Raises `ConfigurationError` with every mistake found.
+        """
+        settings, mistakes = read(env, config)
+        if mistakes or settings is None:
+            raise ConfigurationError(tuple(mistakes))
+        return settings
+
+    def problems(self) -> Iterator[ConfigurationProblem]:
+        """What is wrong with values that parsed: dangerous, contradictory or incomplete settings."""
+        credentials = self.cors.allow_credentials or self.auth.cookie is not None
+        yield from self.mode.problems()
+        yield from self.cors.problems(credentials=credentials, development=self.development)
+        yield from self.auth.problems(development=self.development)
+        yield from self.csrf.problems(development=self.development)
+        for group in (self.hosts, self.rate, self.tenant, self.body):
+            yield from group.problems()
+        yield from _top_problems(self)
+
+
+def read(
+    env: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None
+) -> tuple[Settings | None, list[ConfigurationProblem]]:
+    """The settings as far as they can be read, and every mistake: texts that do not parse, values that are wrong."""
+    texts = dict(os.environ if env is None else env)
+    texts.update({name: _as_text(value) for name, value in (config or {}).items() if name.startswith(PREFIX)})
+    for name, own in FALLBACKS.items():
+        if texts.get(name) and own not in texts:
+            texts[own] = texts[name]
+    parsed, mistakes = _parse(texts)
+    try:
+        settings = Settings.model_validate(parsed)
+    except ValidationError as error:
+        return None, mistakes + [_mistake(row) for row in error.errors(include_url=False, include_input=False)]
+    # A group that already has a mistake is incomplete: what follows from the gap would only mislead.
+    groups = {_group(mistake.variable) for mistake in mistakes}
+    mistakes += [found for found in settings.problems() if _group(found.variable) not in groups]
+    return settings, mistakes
+
+
+# -- variables --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: its name, where its value goes, its type, its description, its default."""
+
+    name: str
+    path: tuple[str, ...]
+    type: Any
+    setting: Setting
+    default: Any
+
+
+def variables(model: type[BaseModel] = Settings, prefix: str = PREFIX, path: tuple[str, ...] = ()) -> list[Variable]:
+    """Every variable that the config models declare, in their order."""
+    found: list[Variable] = []
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += variables(field.annotation, f"{prefix}{name.upper()}__", here)
+            continue
+        setting = _setting(field)
+        own = f"{prefix}{name.rstrip('_').upper()}" if not setting.own else prefix.removesuffix("__")
+        found.append(Variable(own, here, field.annotation, setting, field.get_default(call_default_factory=True)))
+    return found
+
+
+def _setting(field: FieldInfo) -> Setting:
+    return next(item for item in field.metadata if isinstance(item, Setting))
+
+
+def _parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[ConfigurationProblem]]:
+    known = {variable.name: variable for variable in variables()}
+    parsed: dict[str, Any] = {}
+    mistakes: list[ConfigurationProblem] = []
+    for name in sorted(name for name in texts if name.startswith(PREFIX)):
+        variable = known.get(name)
+        if variable is None:
+            mistakes.append(
+                ConfigurationProblem(
+                    "PS-ENV-001", name, "is not a variable of portalshield.", did_you_mean(name, known)
+                )
+            )
+            continue
+        try:
+            value = _parser(variable)(texts[name])
+        except ValueError as error:
+            mistakes.append(ConfigurationProblem("PS-ENV-002", name, f"{error}."))
+            continue
+        _put(parsed, variable.path, value)
+    return parsed, mistakes
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _parser(variable: Variable) -> Callable[[str], Any]:
+    by_unit: dict[str, Callable[[str], Any]] = {
+        "seconds": values.duration_s,
+        "bytes": values.size_bytes,
+        "share": values.share,
+    }
+    kind = _plain(variable.type)
+    if variable.setting.unit in by_unit:
+        parse = by_unit[variable.setting.unit]
+        return (lambda text: int(parse(text))) if kind is int else parse
+    if get_origin(kind) is Literal:
+        return _choice(get_args(kind))
+    if get_origin(kind) is tuple:
+        return values.comma_list
+    by_type: dict[Any, Callable[[str], Any]] = {
+        bool: values.boolean,
+        int: values.number,
+        float: values.share,
+        Secret: lambda text: Secret(text.strip()) if text.strip() else None,
+        str: lambda text: text.strip() or None if NoneType in get_args(variable.type) else text.strip(),
+    }
+    return by_type[kind]
+
+
+def _plain(annotation: Any) -> Any:
+    """`X | None` -> `X`."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(item for item in get_args(annotation) if item is not NoneType)
+    return annotation
+
+
+def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in allowed:
+            raise ValueError(f"is none of {', '.join(allowed)}")
+        return word
+
+    return parse
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple, set)) else str(value)
+
+
+def _mistake(row: Any) -> ConfigurationProblem:
+    path = tuple(str(part) for part in row["loc"])
+    name = next((item.name for item in variables() if item.path == path), PREFIX + "__".join(path).upper())
+    return ConfigurationProblem("PS-ENV-003", name, "has a value of the wrong kind.")
+
+
+def _group(variable: str) -> str:
+    return variable.removeprefix(PREFIX).split("__")[0]
+
+
+def _top_problems(settings: Settings) -> Iterable[ConfigurationProblem]:
+    for name, patterns in (("PUBLIC", settings.public), ("HEALTH", settings.health)):
+        for number, text in enumerate(patterns, 1):
+            try:
+                parse_pattern(text)
+            except ValueError as error:
+                yield ConfigurationProblem("PS-POLICY-001", PREFIX + name, f"entry {number} {error}.")
+    try:
+        parse_networks(settings.trusted_proxies)
+    except ValueError as error:
+        yield ConfigurationProblem("PS-PROXY-001", PREFIX + "TRUSTED_PROXIES", f"{error}.")
+    if settings.storage.max_keys < 100:
+        yield ConfigurationProblem(
+            "PS-STORE-002", PREFIX + "STORAGE__MAX_KEYS", "is below 100.", "Write 100000, or leave it out."
+        )

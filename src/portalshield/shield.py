@@ -1,0 +1,120 @@
+"""`Shield(app)`: the one line. It finds out what the application is and lets that framework's file install the doors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import Any
+
+from portalshield.explain import Explanation, explain
+from portalshield.model.policy import Policy
+from portalshield.protection import Authenticate, Protection, TenantLookup
+from portalshield.report import Finding, RouteReport, findings, reports
+from portalshield.routes import Row
+from portalshield.settings import Settings
+
+
+class Shield:
+    """Protects one application, in place: `type(app)`, its test client and its OpenAPI stay as they were.
+
+    `settings` default to the environment (for Flask overlaid by `app.config["PORTALSHIELD_*"]`); nothing is read
+    before there is an application. `policies` are terms by route pattern. `authenticate(request)` returns a `Principal`
+    or None and replaces `AUTH`; `tenant_of(principal)` returns the tenant, several or None where the credential names
+    none; both may be sync or async. Raises `ConfigurationError` with every mistake at once, `TypeError` for an
+    application that is neither FastAPI, Starlette nor Flask (wrap those in a `ShieldMiddleware`).
+    """
+
+    def __init__(
+        self,
+        app: Any = None,
+        *,
+        settings: Settings | None = None,
+        policies: Iterable[Policy] = (),
+        authenticate: Authenticate | None = None,
+        tenant_of: TenantLookup | None = None,
+    ) -> None:
+        self._settings = settings
+        self._policies = tuple(policies)
+        self._authenticate = authenticate
+        self._tenant_of = tenant_of
+        self._protection: Protection | None = None
+        self._app: Any = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Any) -> None:
+        """Install the shield; an application that has one already keeps it."""
+        kind = _framework(app)
+        if kind is None:
+            raise TypeError(
+                f"Shield installs itself into FastAPI, Starlette and Flask applications, not {type(app).__name__}: "
+                "wrap this one in portalshield.asgi.ShieldMiddleware or portalshield.wsgi.ShieldMiddleware"
+            )
+        self._app = app
+        installed = Shield.of(app)
+        if installed is not None:
+            self._protection = installed.protection
+            return
+        self._protect(getattr(app, "config", {}) if kind == "flask" else {})
+        _framework_file(kind).install(app, self)
+
+    @staticmethod
+    def of(app: Any) -> Shield | None:
+        """The shield that an application has, or None."""
+        kind = _framework(app)
+        found = _framework_file(kind).installed(app) if kind is not None else None
+        return found if isinstance(found, Shield) else None
+
+    @property
+    def protection(self) -> Protection:
+        """Settings and policies, checked. Reads the environment when first asked."""
+        return self._protection or self._protect({})
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.protection.settings
+
+    def routes(self) -> list[RouteReport]:
+        """Every route with its protections, in the application's order of precedence."""
+        return reports(self._rows())
+
+    def check(self) -> list[Finding]:
+        """What a deployment should know: dangerous settings, routes without a decision, wiring."""
+        return findings(self.protection, self._rows(), self._app)
+
+    def _protect(self, config: Mapping[str, Any]) -> Protection:
+        self._protection = Protection(self._settings, self._policies, self._authenticate, self._tenant_of, config)
+        return self._protection
+
+    def explain(self, method: str, path: str, headers: Mapping[str, str]) -> Explanation:
+        """Which layer decides what about this request, and why; nothing is sent or counted."""
+        native = {"type": "http", "path": path.partition("?")[0], "PATH_INFO": path.partition("?")[0], "root_path": ""}
+        return explain(self._table(), method, path, headers, native)
+
+    def _rows(self) -> list[Row]:
+        """The compiled routes; raises `ConfigurationError` where the wiring is wrong."""
+        rows: list[Row] = self._table().listed() if self._app is not None else []
+        return rows
+
+    def _table(self) -> Any:
+        table, _ = _framework_file(_framework(self._app)).tabulate(
+            self._app, self.protection.build(), self.protection.rows
+        )
+        return table
+
+
+def _framework_file(kind: str | None) -> Any:
+    """`portalshield.flask` or `portalshield.starlette`, imported only where the application uses it."""
+    return import_module(f"portalshield.{kind}")
+
+
+def _framework(app: Any) -> str | None:
+    """By the names of its classes, so that no framework is imported that the application does not use."""
+    for kind in type(app).__mro__:
+        root = kind.__module__.partition(".")[0]
+        if root == "flask" and kind.__name__ == "Flask":
+            return "flask"
+        if root == "starlette" and kind.__name__ == "Starlette":
+            return "starlette"
+    return None

@@ -1,0 +1,484 @@
+"""Starlette and FastAPI: install the doors, list the routes, confirm the route that really ran.
+
+The table decides with the framework's own patterns and precedence. Then the route confirms: the endpoint that really
+matched and its parameters must be those the policy was applied to, or the answer is replaced by a refusal. FastAPI from
+0.137 keeps included routers as nodes instead of flattening them, so routes are listed through `iter_route_contexts`
+where it exists.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette._utils import get_route_path
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Router, WebSocketRoute, compile_path
+from starlette.routing import Route as StarletteRoute
+
+from portalshield.asgi import AsgiDoor, InnerDoor, Receive, Scope, Send
+from portalshield.context import CURRENT, MARK
+from portalshield.flow import Plan
+from portalshield.model.exchange import Exchange
+from portalshield.model.policy import terms_of
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem
+from portalshield.plan import Build, PolicyRow, compile_rows, unserved_plans
+from portalshield.protection import Protected
+from portalshield.routes import Route, Row, SegmentIndex
+from portalshield.rules.patterns import PARAMETER, REST
+from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
+
+_Handle = Callable[[Scope, Receive, Send], Any]
+_PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}")
+_INSTALLED = "portalshield"
+"""The attribute of `app.state` that marks a shielded application."""
+
+
+# -- installation -----------------------------------------------------------------------------------------------------
+
+
+def installed(app: Starlette) -> Protected | None:
+    """Whoever protects this application already."""
+    return getattr(app.state, _INSTALLED, None)
+
+
+def install(app: Starlette, shield: Protected) -> None:
+    """Put the doors around the application, outside its ServerErrorMiddleware, in place."""
+    setattr(app.state, _INSTALLED, shield)
+    protection = shield.protection
+    build_stack = app.build_middleware_stack
+    inside = protection.authenticate is not None or protection.tenant_of is not None
+    opened: list[Runtime] = []
+
+    def open_runtime() -> Runtime:
+        opened[:] = [protection.open(lambda b, rows: tabulate(app, b, rows), has_inner=inside)]
+        return opened[0]
+
+    def shielded_stack() -> Any:
+        with _prepared(app, inside, lambda: opened[0] if opened else None):
+            return AsgiDoor(build_stack(), open_runtime)
+
+    app.build_middleware_stack = shielded_stack  # type: ignore[method-assign]
+    app.middleware_stack = None
+
+
+class _prepared:  # noqa: N801 (reads as a statement)
+    """While the stack is built: our entry innermost, and a safe answer to crashes if the application has none."""
+
+    def __init__(self, app: Starlette, inside: bool, runtime: Callable[[], Runtime | None]) -> None:
+        self._app = app
+        self._entry = Middleware(InnerDoor, runtime=runtime) if inside else None
+        self._debug = app.debug
+        self._own = bool({500, Exception} & set(app.exception_handlers))
+
+    def __enter__(self) -> None:
+        if self._entry is not None:
+            self._app.user_middleware.append(self._entry)
+        if not self._own:
+            # A debug page shows code and values; it would win over the handler.
+            self._app.debug = False
+            self._app.exception_handlers[Exception] = _crashed
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._entry is not None:
+            self._app.user_middleware.remove(self._entry)
+        if not self._own:
+            self._app.debug = self._debug
+            del self._app.exception_handlers[Exception]
+
+
+def _crashed(request: Request, error: Exception) -> Response:
+    x = marked(request.scope)
+    if x is not None:
+        x.late, x.crash = CRASHED, error
+    return Response(status_code=500)
+
+
+# -- listing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A route with what its matching needs. `target` is the object whose `handle` runs; `app` lies behind a mount."""
+
+    route: Route
+    target: BaseRoute
+    regex: re.Pattern[str]
+    convertors: Mapping[str, Any]
+
+
+class Listing:
+    """All routes of an application in its own order, mounted and included ones too."""
+
+    def __init__(self, app: Starlette) -> None:
+        self.listed: list[Listed] = []
+        self.routers: list[Router] = []
+        self.mounts: set[int] = set()
+        self.unread: list[str] = []
+        self._documentation = _documentation_paths(app)
+        self._add_router(app.router, "")
+
+    def shape(self) -> tuple[int, ...]:
+        """Changes when a route is added anywhere."""
+        return tuple(_count(router.routes) for router in self.routers)
+
+    def _add_router(self, router: Router, prefix: str) -> None:
+        self.routers.append(router)
+        for effective, target in _expanded(router.routes):
+            self._add(effective, target, prefix)
+
+    def _add(self, effective: Any, target: BaseRoute, prefix: str) -> None:
+        if isinstance(target, Mount):
+            self._add_mount(target, prefix)
+        elif isinstance(target, WebSocketRoute):
+            self._list(effective, target, prefix, "websocket", None)
+        elif isinstance(target, StarletteRoute):
+            self._list(effective, target, prefix, "http", effective.methods)
+        else:
+            self.unread.append(type(target).__name__)
+
+    def _add_mount(self, mount: Mount, prefix: str) -> None:
+        path = prefix + mount.path
+        inner = _router_of(mount)
+        template = path + "/{path:path}"
+        if inner is None:
+            self._append(template, mount, mount.app, "mount", None)
+            return
+        self.mounts.add(id(mount.app))
+        self._add_router(inner, path)
+        # Once a mount matched, no later route of the outer router is asked: a path its routes do not serve ends here.
+        self._append(template, mount, None, "mount", None)
+
+    def _list(self, effective: Any, target: BaseRoute, prefix: str, kind: Any, methods: Iterable[str] | None) -> None:
+        self._append(prefix + effective.path, target, effective.endpoint, kind, methods)
+
+    def _append(self, path: str, target: BaseRoute, endpoint: Any, kind: Any, methods: Iterable[str] | None) -> None:
+        regex, template, convertors = compile_path(path or "/")
+        route = Route(
+            template=template,
+            segments=segments_of_template(path),
+            methods=frozenset(methods) if methods else None,
+            key=endpoint,
+            kind=kind,
+            terms=lambda method: endpoint_terms(endpoint, method),
+            source=_source(endpoint),
+            parameters=tuple(convertors),
+            documentation=path in self._documentation,
+        )
+        self.listed.append(Listed(route, target, regex, convertors))
+
+
+def _expanded(routes: Iterable[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
+    """(what it serves, whose `handle` runs) of every route, included ones in their place."""
+    contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
+    if contexts is None:
+        for route in routes:
+            yield route, route
+        return
+    for context in contexts(list(routes)):
+        effective = context._effective_route
+        # An included APIRoute keeps its own object; everything else was copied with its prefix.
+        yield effective, effective if isinstance(effective, BaseRoute) else context.original_route
+
+
+def _router_of(mount: Mount) -> Router | None:
+    app = getattr(mount, "_base_app", mount.app)
+    if isinstance(app, Starlette):
+        return app.router
+    return app if isinstance(app, Router) else None
+
+
+def _count(routes: Iterable[BaseRoute]) -> int:
+    total = 0
+    for route in routes:
+        nested = getattr(route, "original_router", None)
+        total += 1 + (_count(nested.routes) if nested is not None else 0)
+    return total
+
+
+def segments_of_template(path: str) -> tuple[str, ...]:
+    """`/clients/{client_id:int}` -> `("clients", "{}")`; a `path` convertor takes the rest."""
+    segments: list[str] = []
+    for part in path[1:].split("/"):
+        found = [match.group(2) for match in _PARAMETER.finditer(part)]
+        if "path" in found:
+            return (*segments, REST)
+        segments.append(PARAMETER if found else part)
+    return tuple(segments)
+
+
+def endpoint_terms(endpoint: Any, method: str) -> Mapping[str, Any]:
+    """What the decorators said of a handler; of a class-based one the class first, then its method."""
+    terms = dict(terms_of(endpoint))
+    if isinstance(endpoint, type):
+        handler = getattr(endpoint, method.lower(), None)
+        if handler is None and method == "HEAD":
+            handler = getattr(endpoint, "get", None)
+        terms.update(terms_of(handler))
+    return terms
+
+
+def _source(endpoint: Any) -> str:
+    name = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
+    return f"{getattr(endpoint, '__module__', '?')}.{name}"
+
+
+def _documentation_paths(app: Any) -> frozenset[str]:
+    names = ("openapi_url", "docs_url", "redoc_url", "swagger_ui_oauth2_redirect_url")
+    return frozenset(path for name in names if isinstance(path := getattr(app, name, None), str))
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    listed: Listed
+    row: Row
+    boundary: bool
+    """Nothing behind this mount serves the path."""
+
+
+class StarletteTable:
+    """Finds the route that the application's own routers will choose. Relists when a route was added."""
+
+    def __init__(self, app: Starlette, b: Build, rows: list[PolicyRow]) -> None:
+        self._app = app
+        self._build = b
+        self._rows = rows
+        self.strict, self._public = unserved_plans(b)
+        self.relist()
+
+    def relist(self) -> list[ConfigurationProblem]:
+        """Read the routes anew, compile their plans and make each of them confirm."""
+        self.listing = listing = Listing(self._app)
+        compiled, problems = compile_rows(self._build, self._rows, [item.route for item in listing.listed])
+        self._index: SegmentIndex[_Entry] = SegmentIndex()
+        self.entries: list[_Entry] = []
+        for item, row in zip(listing.listed, compiled, strict=True):
+            entry = _Entry(item, row, item.route.kind == "mount" and item.route.key is None)
+            self._index.add(item.route.segments, entry)
+            self.entries.append(entry)
+            if not entry.boundary:
+                _confirm(item.target)
+        for router in listing.routers:
+            _reach(router)
+        self._shape = listing.shape()
+        self._top = (self._app.router.routes, len(self._app.router.routes))
+        problems += [
+            ConfigurationProblem(
+                "PS-ROUTE-001", "routes", f"a {name} route cannot be read.", "Serve it as its own app."
+            )
+            for name in listing.unread
+        ]
+        return problems
+
+    def listed(self) -> list[Row]:
+        """Every route with its plans, in the order of precedence."""
+        return [entry.row for entry in self.entries if not entry.boundary]
+
+    def find(self, x: Exchange) -> Plan:
+        """The plan of the route that will serve this request."""
+        routes, count = self._top
+        if len(routes) != count:
+            self.relist()
+        path = get_route_path(x.native) if x.native.get("root_path") else x.path
+        plan = self._match(x, path)
+        if plan is None and self.listing.shape() != self._shape:
+            self.relist()
+            plan = self._match(x, path)
+        return plan or self._unserved(x, path)
+
+    def _match(self, x: Exchange, path: str) -> Plan | None:
+        partial: tuple[_Entry, Mapping[str, str]] | None = None
+        wanted = "websocket" if x.websocket else "http"
+        for entry in self._index.candidates(path):
+            route = entry.listed.route
+            if route.kind not in (wanted, "mount"):
+                continue
+            found = entry.listed.regex.match(path)
+            if found is None:
+                continue
+            if entry.boundary:
+                break
+            if route.methods is None or x.websocket or x.method in route.methods:
+                self._apply(x, entry, found.groupdict())
+                x.served = True
+                return entry.row.plan("GET" if x.websocket else x.method, self.strict)
+            partial = partial or (entry, found.groupdict())
+        if partial is None:
+            return None
+        self._apply(x, *partial)
+        return self._misspelt(partial[0])
+
+    def _apply(self, x: Exchange, entry: _Entry, params: Mapping[str, str]) -> None:
+        listed = entry.listed
+        x.template = listed.route.template
+        x.endpoint = listed.route.key
+        if params:
+            if listed.route.kind == "mount":
+                params = {name: text for name, text in params.items() if name != "path"}
+            x.params = params
+            x.arguments = {name: listed.convertors[name].convert(text) for name, text in params.items()}
+
+    def _misspelt(self, entry: _Entry) -> Plan:
+        """A wrong method or slash of a public route is told about; of any other only to a principal."""
+        return self._public if any(plan.policy.public for plan in entry.row.plans.values()) else self.strict
+
+    def _unserved(self, x: Exchange, path: str) -> Plan:
+        x.native = WatchedScope(x.native, x, self.listing.mounts)
+        other = path.rstrip("/") if path.endswith("/") else path + "/"
+        for entry in self._index.candidates(other) if path != "/" else ():
+            if not entry.boundary and entry.listed.regex.match(other):
+                return self._misspelt(entry)
+        return self.strict
+
+
+def tabulate(app: Starlette, b: Build, rows: list[PolicyRow]) -> tuple[StarletteTable, Plan]:
+    """The table of an application, proven: every route that can be reached confirms."""
+    table = StarletteTable(app, b, rows)
+    problems = [*table.relist(), *unproven(table, app)]
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    return table, table.strict
+
+
+# -- confirmation -----------------------------------------------------------------------------------------------------
+
+
+class Probe(Exchange):
+    """An exchange of the start-up self-test: it confirms and goes no further."""
+
+
+def _current(scope: Scope) -> Exchange | None:
+    # A middleware that builds a new scope loses the mark; the context has it still.
+    return marked(scope) or CURRENT.get()
+
+
+def _confirm(target: BaseRoute) -> None:
+    """Make a route's `handle` compare what really matched with what the policy was applied to; once per route."""
+    if getattr(target.handle, _INSTALLED, False):
+        return
+    handle: _Handle = target.handle
+
+    async def confirming(scope: Scope, receive: Receive, send: Send) -> None:
+        x = _current(scope)
+        if x is not None:
+            if x.endpoint is not scope.get("endpoint") or x.arguments != scope.get("path_params") or x.walk is not None:
+                x.late = x.late or UNCONFIRMED
+                return
+            x.confirmed = True
+            if type(x) is Probe:
+                return
+        await handle(scope, receive, send)
+
+    setattr(confirming, _INSTALLED, True)
+    target.handle = confirming  # type: ignore[method-assign]
+
+
+def _reach(router: Router) -> None:
+    """Make a router tell that a request arrived."""
+    if getattr(router.middleware_stack, _INSTALLED, False):
+        return
+    stack = router.middleware_stack
+
+    async def reaching(scope: Scope, receive: Receive, send: Send) -> None:
+        x = _current(scope)
+        if x is not None:
+            x.reached = True
+        await stack(scope, receive, send)
+
+    setattr(reaching, _INSTALLED, True)
+    router.middleware_stack = reaching
+
+
+class WatchedScope(dict[str, Any]):
+    """The scope of a request that no known route serves: refuses when a router chooses an endpoint all the same."""
+
+    def __init__(self, scope: Mapping[str, Any], x: Exchange, mounts: set[int]) -> None:
+        super().__init__(scope)
+        self._x = x
+        self._mounts = mounts
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """A router writes what it chose."""
+        chosen = dict(*args, **kwargs)
+        endpoint = chosen.get("endpoint")
+        if endpoint is not None and id(endpoint) not in self._mounts:
+            self._x.late = UNCONFIRMED
+            raise LookupError("a route that the table does not know")
+        super().update(chosen)
+
+
+def unproven(table: StarletteTable, app: Starlette) -> Iterator[ConfigurationProblem]:
+    """The start-up self-test: sends a probe through the application's router for each route; it must confirm.
+
+    Only routing runs, no middleware and no handler. Routes behind a mounted application with middleware of its own
+    are left out: their `handle` is wrapped all the same.
+    """
+    for entry in table.entries:
+        route = entry.listed.route
+        path = _sample(entry.listed)
+        if entry.boundary or path is None:
+            continue
+        method = min(route.methods) if route.methods else "GET"
+        probe = Probe()
+        probe.websocket = route.kind == "websocket"
+        probe.method, probe.path = method, path
+        scope: Scope = {
+            "type": "websocket" if probe.websocket else "http",
+            "method": method,
+            "path": path,
+            "root_path": "",
+            "query_string": b"",
+            "headers": [],
+            "app": app,
+            MARK: probe,
+        }
+        probe.native = scope
+        table.find(probe)
+        if (probe.served and not _dispatch(app.router, scope)) or probe.late is not None:
+            yield ConfigurationProblem(
+                "PS-WIRE-001",
+                "routes",
+                f"{route.template} does not confirm.",
+                "Its router is not one that can be read.",
+            )
+
+
+def _dispatch(router: Router, scope: Scope) -> bool:
+    """Run the router up to the probe's confirmation, without an event loop: routing never waits."""
+    probe = cast(Probe, scope[MARK])
+    coroutine = router.app(scope, _never, _never)
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return probe.confirmed
+    except Exception:
+        return probe.confirmed or not probe.reached
+    coroutine.close()
+    return True
+
+
+async def _never(*_: Any) -> Any:
+    raise RuntimeError("a probe neither receives nor sends")
+
+
+_SAMPLES = ("a", "1", "1.5", "00000000-0000-4000-8000-000000000000", "2026-01-01", "a.b")
+
+
+def _sample(listed: Listed) -> str | None:
+    """A path that the route matches; None where a convertor is not one that we can guess for."""
+    path = listed.route.template
+    for name, convertor in listed.convertors.items():
+        text = next((text for text in _SAMPLES if re.fullmatch(convertor.regex, text)), None)
+        if text is None:
+            return None
+        path = path.replace("{" + name + "}", text)
+    return path if listed.regex.match(path) else None

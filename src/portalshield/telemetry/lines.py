@@ -1,0 +1,214 @@
+"""The one line per request: event `http_request`, built from what the door knows when the last byte has left.
+
+Every field is the library's own (closed sets, numbers, templates, keyed pseudonyms), so nothing is scanned and a line
+costs about what its serialisation costs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from ipaddress import ip_address
+from typing import Any, Final, Literal
+
+from portalshield.rules.pseudonyms import Domain, Pseudonyms
+from portalshield.rules.redaction import Redactor
+from portalshield.telemetry import clock
+from portalshield.telemetry.encoding import encode, tail_of
+from portalshield.telemetry.writer import LineWriter
+
+SCHEMA: Final = 1
+"""Version of the line's fields."""
+METHODS: Final = {
+    name: name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+}
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_MEMO: Final = 4096
+_MAX_ADDRESS: Final = 64
+
+
+class RequestRecord:
+    """What a door knows of a request at its end. Class-level defaults: an instance costs what is really set.
+
+    Ids are raw here; the line holds their pseudonyms only. Times are milliseconds (`duration_ms`) and microseconds
+    (`overhead_us`), `time` is Unix seconds at the end, 0 for now.
+    """
+
+    time: float = 0.0
+    request_id: str = ""
+    trace_id: str | None = None
+    method: str = "GET"
+    route: str = "(unmatched)"
+    """The template, never a path."""
+    status: int = 0
+    duration_ms: float = 0.0
+    overhead_us: float = 0.0
+    tenant: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    auth: str | None = None
+    """How the principal proved itself: bearer, cookie, application."""
+    problem: str | None = None
+    """The slug of the refusal that was answered."""
+    layer: str | None = None
+    would_refuse: list[tuple[str, str]] | None = None
+    """(layer, slug) of what report mode let pass."""
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    client_ip: str | None = None
+    error: str | None = None
+    """The class name of an exception, `aborted` or `disconnected`."""
+    over_budget: bool = False
+    quiet: bool = False
+    """Not logged when nothing happened (health routes)."""
+
+
+class RequestLines:
+    """Writes request lines to `writer`.
+
+    `sample` is the share of uneventful requests that is written: by trace id, so that all services keep the same ones.
+    Errors, refusals, would-be refusals and requests over budget are always written. Lines below `level` are not.
+    """
+
+    def __init__(
+        self,
+        writer: LineWriter,
+        redactor: Redactor,
+        pseudonyms: Pseudonyms,
+        *,
+        sample: float = 1.0,
+        level: str = "info",
+        format: Literal["json", "console"] = "json",
+        release: str | None = None,
+        environment: str | None = None,
+    ) -> None:
+        self._writer = writer
+        self._redactor = redactor
+        self._pseudonyms = pseudonyms
+        self._sample = sample
+        self._threshold = int(sample * 0x100000000)
+        self._least = LEVELS[level]
+        self._console = format == "console"
+        self._names: dict[tuple[str, str, str], str] = {}
+        self._addresses: dict[str, str | None] = {}
+        self._tail = tail_of(
+            {
+                "schema": SCHEMA,
+                "sample_rate": sample,
+                "pseudonym_key_id": pseudonyms.key_id,
+                **({"release": redactor.text(release)} if release else {}),
+                **({"environment": redactor.text(environment)} if environment else {}),
+            }
+        )
+
+    def write(self, record: RequestRecord) -> None:
+        """Write the request's line, or leave it out (level, sampling). Never blocks, never raises."""
+        try:
+            self._write(record)
+        except Exception:
+            self._redactor.errors += 1
+            self._writer.emit(encode({"event": "http_request", "level": "error", "error": "log_failed"}))
+
+    def _write(self, record: RequestRecord) -> None:
+        status = record.status
+        level = "error" if status >= 500 or record.error else "warning" if record.problem else "info"
+        if LEVELS[level] < self._least:
+            return
+        eventful = status >= 400 or level != "info" or record.over_budget or record.would_refuse is not None
+        if not eventful and (record.quiet or (self._sample < 1.0 and not self._is_sampled(record))):
+            return
+        fields = self.fields(record, level)
+        line = _console(fields) if self._console else encode(fields, self._tail)
+        self._writer.emit(line, eventful=eventful)
+
+    def fields(self, record: RequestRecord, level: str) -> dict[str, Any]:
+        """The line's own members: contract order, pseudonyms and cut addresses in place of ids."""
+        tenant, subject, address, would = record.tenant, record.subject, record.client_ip, record.would_refuse
+        bound = tenant or ""
+        names = self._names
+        at = record.time or clock.now()
+        fields: dict[str, Any] = {
+            "timestamp": clock.stamp(at),
+            "level": level,
+            "event": "http_request",
+            "request_id": record.request_id,
+            "trace_id": record.trace_id,
+            "method": METHODS.get(record.method, "_OTHER"),
+            "route": record.route,
+            "status": record.status,
+            "duration_ms": int(record.duration_ms * 1000) / 1000,
+            "overhead_us": int(record.overhead_us * 10) / 10,
+            "tenant": None if tenant is None else names.get(("tenant", tenant, "")) or self._name("tenant", tenant, ""),
+            "subject": None
+            if subject is None
+            else names.get(("user", subject, bound)) or self._name("user", subject, bound),
+            "actor": None if record.actor is None else self._name("user", record.actor, bound),
+            "auth": record.auth,
+            "decision": "refused" if record.problem else "would_refuse" if would else "allowed",
+            "problem": record.problem,
+            "layer": record.layer,
+            "would_refuse": would,
+            "bytes_in": record.bytes_in,
+            "bytes_out": record.bytes_out,
+            "client_ip": None if address is None else self._addresses.get(address) or self._address(address),
+        }
+        if record.error is not None:
+            fields["error"] = record.error
+        if record.over_budget:
+            fields["over_budget"] = True
+        return fields
+
+    def pseudonym(self, domain: Domain, value: str, tenant: str = "") -> str:
+        """The name a line prints for this value; remembered for the callers that come often."""
+        return self._names.get((domain, value, tenant)) or self._name(domain, value, tenant)
+
+    def _name(self, domain: Domain, value: str, tenant: str) -> str:
+        name = self._pseudonyms.name(domain, value, tenant)
+        if len(self._names) >= _MEMO:
+            self._names.clear()
+        if len(value) + len(tenant) <= 512:
+            self._names[(domain, value, tenant)] = name
+        return name
+
+    def _address(self, address: str) -> str | None:
+        cut = truncated_address(address)
+        if len(self._addresses) >= _MEMO:
+            self._addresses.clear()
+        if len(address) <= _MAX_ADDRESS:
+            self._addresses[address] = cut
+        return cut
+
+    def _is_sampled(self, record: RequestRecord) -> bool:
+        """The last 32 bits of the trace id are random (W3C Trace Context); without one the request id decides."""
+        if record.trace_id is not None:
+            return int(record.trace_id[-8:], 16) < self._threshold
+        return zlib.crc32(record.request_id.encode("utf-8", "replace")) < self._threshold
+
+
+def truncated_address(address: str) -> str | None:
+    """The network of an address: /24 for IPv4 (also inside IPv6), /48 for IPv6; None for what is no address."""
+    try:
+        parsed = ip_address(address[:_MAX_ADDRESS].partition("%")[0])
+    except ValueError:
+        return None
+    if parsed.version == 6 and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    host_bits = 8 if parsed.version == 4 else 80
+    return str(type(parsed)(int(parsed) >> host_bits << host_bits))
+
+
+def _console(fields: dict[str, Any]) -> bytes:
+    """A line for people: time, level, status, method, route, time taken, then what is out of the ordinary."""
+    shown = ("problem", "layer", "would_refuse", "error", "tenant", "subject", "actor", "request_id")
+    rest = " ".join(f"{name}={fields[name]}" for name in shown if fields.get(name))
+    text = (
+        f"{fields['timestamp'][11:23]} {fields['level']:<7} {fields['status']} {fields['method']} {fields['route']} "
+        f"{fields['duration_ms']:.1f} ms (shield {fields['overhead_us']:.0f} us) {rest}"
+    )
+    return printable(text).encode("utf-8", "replace")[:4095].rstrip() + b"\n"
+
+
+def printable(text: str) -> str:
+    """The text with everything a terminal could act on (controls, line separators, bidi marks) escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)

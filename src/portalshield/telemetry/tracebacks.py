@@ -1,0 +1,70 @@
+"""Tracebacks without what the program was working on: no locals, every message through the redactor, bounded.
+
+The whole chain is shown, `__context__` too where a framework cleared `__cause__` with `from None`, and every member of
+an exception group.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, Final
+
+from portalshield.rules.redaction import MAX_TEXT, Redactor
+
+_HEAD: Final = 2048
+_MAX_FRAMES: Final = 50
+_MAX_CHAIN: Final = 10
+
+
+def redacted_traceback(text: str, redactor: Redactor) -> str:
+    """A formatted traceback through the redactor. Of a long one the beginning and the end stay: the message is last."""
+    if len(text) <= MAX_TEXT:
+        return redactor.text(text)
+    head = text[: text.rfind("\n", 0, _HEAD) + 1]
+    start = len(text) - (MAX_TEXT - _HEAD - 256)
+    tail = text[text.find("\n", start) + 1 :] if "\n" in text[start:] else text[start:]
+    return f"{redactor.text(head)}  [TRUNCATED]\n{redactor.text(tail)}"
+
+
+def format_exception(error: BaseException, redactor: Redactor) -> str:
+    """The exception with its chain, notes and group members as text, redacted."""
+    try:
+        return redacted_traceback("".join(traceback.format_exception(error)), redactor)
+    except Exception:  # an exception's own __str__ may raise
+        return type(error).__name__
+
+
+def exception_fields(error: BaseException, redactor: Redactor) -> list[dict[str, Any]]:
+    """The chain as records, outermost first: type, message, notes, frames (file, line, function), redacted."""
+    chain: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and len(chain) < _MAX_CHAIN:
+        seen.add(id(current))
+        chain.append(_fields(current, redactor))
+        current = current.__cause__ or current.__context__
+    return chain
+
+
+def _fields(error: BaseException, redactor: Redactor) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__, limit=-_MAX_FRAMES)
+    fields: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": _message(error, redactor),
+        "frames": [{"file": frame.filename, "line": frame.lineno, "function": frame.name} for frame in frames],
+    }
+    notes = getattr(error, "__notes__", None)
+    if notes:
+        fields["notes"] = [redactor.text(str(note)) for note in list(notes)[:10]]
+    if isinstance(error, BaseExceptionGroup):
+        fields["members"] = [
+            {"type": type(member).__name__, "message": _message(member, redactor)} for member in error.exceptions[:10]
+        ]
+    return fields
+
+
+def _message(error: BaseException, redactor: Redactor) -> str:
+    try:
+        return redactor.text(str(error))
+    except Exception:
+        return ""

@@ -1,0 +1,440 @@
+"""The WSGI door: one wrapper around the application (PEP 3333).
+
+The same walk as the ASGI door, driven synchronously. Blocks pass one by one, `close()` is called exactly once, a
+`wsgi.file_wrapper` reaches the server unchanged. A read cannot be interrupted here: slow bodies are the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, assert_never
+
+from portalshield.context import CURRENT, MARK
+from portalshield.model.exchange import Exchange
+from portalshield.model.needs import (
+    INSIDE,
+    Answer,
+    Body,
+    BodyAnswer,
+    FetchKeys,
+    Gone,
+    Hit,
+    Identified,
+    Identify,
+    Need,
+    ReadBody,
+    Refreshed,
+    TenantOf,
+    TooLarge,
+    Unavailable,
+)
+from portalshield.model.principal import Principal
+from portalshield.model.verdicts import Problem, Reply, Verdict
+from portalshield.protection import Protected, Protection, protection_of
+from portalshield.runtime import CRASHED, UNCONFIRMED, RequestIds, Runtime
+from portalshield.wire import reason
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ids = RequestIds()
+_BLOCK = 65_536
+
+
+class EnvironHeaders:
+    """The header fields of an environ, read where they stand. Servers have joined repeats with a comma."""
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of a field."""
+        value = self._environ.get(_KEYS.get(name) or _key(name))
+        return value.encode("latin-1") if value is not None else None
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """The value as a list: repeats were joined by the server."""
+        value = self.get(name)
+        return [] if value is None else [value]
+
+    def disjoint(self, names: frozenset[bytes]) -> bool:
+        """None of these names is there."""
+        keys = _KEY_SETS.get(names)
+        if keys is None:
+            keys = _KEY_SETS[names] = frozenset(_key(name) for name in names)
+        return keys.isdisjoint(self._environ)
+
+
+_KEYS: dict[bytes, str] = {}
+_KEY_SETS: dict[frozenset[bytes], frozenset[str]] = {}
+
+
+def _key(name: bytes) -> str:
+    """`x-tenant-id` -> `HTTP_X_TENANT_ID`. Only names that layers ask for come here, never a client's."""
+    text = name.decode("latin-1").upper().replace("-", "_")
+    key = _KEYS[name] = text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
+    return key
+
+
+class WsgiDoor:
+    """The outer door. `open_runtime` compiles the application when the first request arrives, never before."""
+
+    def __init__(self, app: WSGIApplication, open_runtime: Callable[[], Runtime]) -> None:
+        self.app = app
+        self._open = open_runtime
+        self._runtime: Runtime | None = None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request of the server."""
+        if MARK in environ:
+            return self.app(environ, start_response)
+        began = perf_counter_ns()
+        runtime = self._runtime or self._start()
+        x, judged = _exchange(environ, runtime)
+        token = CURRENT.set(x)
+        response = _Response(x, runtime, start_response, began)
+        response.token = token
+        verdict = judge(x, runtime, judged)
+        if verdict is not None:
+            x.verdict = verdict
+            response.entered = perf_counter_ns()
+            return response.refuse(verdict)
+        if x.walk is None:
+            admit_body(x)
+        response.entered = perf_counter_ns()
+        try:
+            response.blocks = self.app(environ, response.start)
+        except Exception as error:
+            return response.crashed(error)
+        except BaseException:
+            response.finish()
+            raise
+        file_wrapper = environ.get("wsgi.file_wrapper")
+        if x.late is None and isinstance(file_wrapper, type) and isinstance(response.blocks, file_wrapper):
+            # The server recognises its own wrapper by type and sends the file itself.
+            response.finish()
+            return response.blocks
+        return response
+
+    def _start(self) -> Runtime:
+        self._runtime = runtime = self._open()
+        for keys in runtime.keys.values():
+            keys.start()
+        return runtime
+
+
+def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any]:
+    x = Exchange()
+    x.native = environ
+    x.headers = EnvironHeaders(environ)
+    x.method = environ["REQUEST_METHOD"]
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    x.path = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
+    x.path = x.path or "/"
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None
+    x.query = environ.get("QUERY_STRING", "").encode("latin-1")
+    x.https = environ.get("wsgi.url_scheme") == "https"
+    x.peer = environ.get("REMOTE_ADDR") or None
+    x.request_id = _ids.draw()
+    x.now = time.time()
+    length = environ.get("CONTENT_LENGTH")
+    x.has_body = bool(length and length != "0") or "HTTP_TRANSFER_ENCODING" in environ
+    fields = [(key, value) for key, value in environ.items() if key.startswith("HTTP_")]
+    environ[MARK] = x
+    return x, runtime.begin(x, len(fields), sum([len(key) + len(value) for key, value in fields]), False)
+
+
+# -- driving the walk -------------------------------------------------------------------------------------------------
+
+
+def judge(x: Exchange, runtime: Runtime, judged: Any, *, inside: bool = False) -> Verdict:
+    """Drive a walk to its verdict. Outside, a need of the inner door suspends it: `x.walk` stays set, verdict None."""
+    if judged is None or isinstance(judged, (Problem, Reply)):
+        return judged
+    try:
+        need = judged.send(None) if not inside else x.pending
+        while True:
+            answer: Answer | None = runtime.at_once(x, need)
+            if answer is None:
+                if isinstance(need, INSIDE) and runtime.has_inner and not inside:
+                    x.walk, x.pending = judged, need
+                    return None
+                answer = _answer(x, runtime, need)
+            need = judged.send(answer)
+    except StopIteration as stop:
+        verdict: Verdict = stop.value
+        return verdict
+    except Exception as error:
+        return runtime.stage_failed(x, error)
+
+
+def _answer(x: Exchange, runtime: Runtime, need: Need) -> Answer:
+    match need:
+        case Hit():
+            return runtime.store.hit(need)
+        case ReadBody():
+            return read_body(x.native, need.limit)
+        case FetchKeys():
+            keys = runtime.keys.get(need.issuer)
+            fresh = keys is None or keys.refresh_sync(need.kid)
+            return Refreshed() if fresh else Unavailable("no-keys")
+        case Identify():
+            return _identify(x, runtime)
+        case TenantOf():
+            return _tenant_of(x, runtime, need)
+        case _:
+            assert_never(need)
+
+
+def _identify(x: Exchange, runtime: Runtime) -> Answer:
+    try:
+        found = _application(runtime.authenticate, runtime.request_of(x.native))
+    except Exception as error:
+        runtime.on_crash(x, error)
+        return Unavailable("authenticate-failed")
+    return Identified(found if isinstance(found, Principal) else None)
+
+
+def _tenant_of(x: Exchange, runtime: Runtime, need: TenantOf) -> Answer:
+    try:
+        found = _application(runtime.tenant_of, need.principal)
+    except Exception as error:
+        runtime.on_crash(x, error)
+        return Unavailable("tenant-of-failed")
+    return runtime.remember_tenants(x, need.principal, found)
+
+
+def _application(function: Callable[[Any], Any] | None, argument: Any) -> Any:
+    """Call a function of the application's; an async one gets a loop of its own."""
+    if function is None:
+        raise LookupError("the application gave no function to ask")
+    if inspect.iscoroutinefunction(function):
+        return asyncio.run(function(argument))
+    return function(argument)
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def read_body(environ: WSGIEnvironment, limit: int) -> BodyAnswer:
+    """Read a whole body of at most `limit` bytes; a body shorter than declared is a client that went away."""
+    source = environ["wsgi.input"]
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length and not length.isdigit():
+        return TooLarge()
+    wanted = int(length) if length else limit + 1
+    if not length and "HTTP_TRANSFER_ENCODING" not in environ:
+        return Body(b"")
+    chunks: list[bytes] = []
+    size = 0
+    while size < wanted:
+        chunk = source.read(min(wanted - size, _BLOCK))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            return TooLarge(b"".join(chunks))
+    if length and size < wanted:
+        return Gone()
+    return Body(b"".join(chunks))
+
+
+def admit_body(x: Exchange) -> None:
+    """Hand the application the body that was read, or the stream behind its guards."""
+    environ = x.native
+    if x.body is not None:
+        if x.body_complete:
+            environ["wsgi.input"] = io.BytesIO(x.body)
+            environ["CONTENT_LENGTH"] = str(len(x.body))
+            environ["wsgi.input_terminated"] = True
+        else:
+            environ["wsgi.input"] = _Joined(x.body, environ["wsgi.input"])
+        return
+    judges = [judge_chunk for guard in x.plan.guards if (judge_chunk := guard(x)) is not None]
+    if judges:
+        environ["wsgi.input"] = _Guarded(x, judges, environ["wsgi.input"])
+
+
+class _Joined(io.RawIOBase):
+    """What was read already, then the rest (report mode, a body over the limit)."""
+
+    def __init__(self, head: bytes, rest: Any) -> None:
+        self._head = io.BytesIO(head)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self._head.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+class BodyRefusedError(OSError):
+    """Raised into an application that reads a body which a guard refused; the door then answers in its place."""
+
+
+class _Guarded(io.RawIOBase):
+    """A body that streams to the application, judged chunk by chunk."""
+
+    def __init__(self, x: Exchange, judges: list[Callable[[bytes], Problem | None]], source: Any) -> None:
+        self._x = x
+        self._judges = judges
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._x.late is not None:
+            raise BodyRefusedError("the body was refused")
+        chunk = self._source.read(len(buffer))
+        for judge_chunk in self._judges:
+            refusal = judge_chunk(chunk)
+            if refusal is not None:
+                self._x.late, self._x.layer = refusal, "body"
+                raise BodyRefusedError("the body was refused")
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+# -- responses --------------------------------------------------------------------------------------------------------
+
+
+class _Response:
+    """The way out of one request: the head is finished as it passes, blocks go one by one, a late verdict wins."""
+
+    def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse, began: int) -> None:
+        self._x = x
+        self._runtime = runtime
+        self._start_response = start_response
+        self._began = began
+        self._iterator: Iterator[bytes] | None = None
+        self._done = False
+        self._sent = False
+        self._overhead_ns = 0
+        self._bytes_out = 0
+        self._status = 0
+        self._replacement: bytes | None = None
+        self.blocks: Iterable[bytes] = ()
+        self.token: Any = None
+        self.entered = began
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """What the application calls as `start_response`."""
+        began = perf_counter_ns()
+        x = self._x
+        if x.late is None and self._runtime.unconfirmed(x):
+            x.late = UNCONFIRMED
+        if x.late is not None and self._replacement is None:
+            self._replace(x.late, exc_info)
+            return self._swallow
+        if self._replacement is not None:
+            return self._swallow
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._status = int(status[:3])
+        head = self._runtime.finish_head(x, self._status, fields)
+        self._overhead_ns += perf_counter_ns() - began
+        return self._begin(status, head.fields, exc_info)
+
+    def refuse(self, verdict: Problem | Reply, exc_info: Any = None) -> Iterable[bytes]:
+        """Answer instead of the application."""
+        self._replace(verdict, exc_info)
+        body = self._replacement or b""
+        self.finish()
+        return [body]
+
+    def crashed(self, error: Exception) -> Iterable[bytes]:
+        """The application raised before its first block: one safe 500, the exception handed to the server."""
+        self._x.crash = error
+        late = self._x.late
+        if self._sent:
+            self.finish()
+            raise error
+        return self.refuse(late, None if late else sys.exc_info()) if late else self.refuse(CRASHED, sys.exc_info())
+
+    def finish(self) -> None:
+        """Once: reset the context, write the line."""
+        if self._done:
+            return
+        self._done = True
+        ended = perf_counter_ns()
+        try:
+            CURRENT.reset(self.token)
+        except ValueError:
+            CURRENT.set(None)
+        overhead = self.entered - self._began + self._overhead_ns
+        sizes = (len(self._x.body or b""), self._bytes_out)
+        self._runtime.done(self._x, self._status, ended - self._began, overhead, sizes)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._replacement is not None:
+            block, self._replacement = self._replacement, None
+            self._iterator = iter(())
+            if block:
+                return block
+        if self._iterator is None:
+            self._iterator = iter(self.blocks)
+        try:
+            block = next(self._iterator)
+        except StopIteration:
+            raise
+        except Exception as error:
+            if self._sent:
+                self._x.crash = error
+                raise
+            self._iterator = iter(())
+            return next(iter(self.crashed(error)))
+        self._sent = self._sent or bool(block)
+        self._bytes_out += len(block)
+        return block
+
+    def close(self) -> None:
+        """Close the application's iterable, then finish."""
+        try:
+            close = getattr(self.blocks, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self.finish()
+
+    def _replace(self, verdict: Problem | Reply, exc_info: Any) -> None:
+        self._status, fields, body = self._runtime.refuse(self._x, verdict)
+        self._replacement = body
+        self._bytes_out = len(body)
+        self._begin(reason(self._status), fields, exc_info)
+
+    def _begin(self, status: str, fields: list[tuple[bytes, bytes]], exc_info: Any) -> Any:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        if exc_info:
+            return self._start_response(status, headers, exc_info)
+        return self._start_response(status, headers)
+
+    def _swallow(self, data: bytes) -> None:
+        """`write()` of an application whose answer was replaced."""
+
+
+class ShieldMiddleware:
+    """For any WSGI application: `app.wsgi_app = ShieldMiddleware(app.wsgi_app)`; `shield=None`: the environment."""
+
+    def __init__(self, app: WSGIApplication, shield: Protected | None = None) -> None:
+        protection: Protection = protection_of(shield)
+        self._door = WsgiDoor(app, protection.open_opaque)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request."""
+        return self._door(environ, start_response)
