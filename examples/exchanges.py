@@ -33,7 +33,7 @@ FRONT_END = "https://app.example.com"
 PER_MINUTE = 60
 START_S = 30.0
 LOG_WAIT_S = 5.0
-SHOWN = 200
+SHOWN = 320
 """Characters of a body that are printed."""
 
 _SHOWN_REQUEST = (
@@ -322,11 +322,12 @@ def wrong_credentials(secret: str, assistant: str) -> Iterator[Ask]:
 def browsers(owner: str) -> Iterator[Ask]:
     """Preflights, a cross-site form post, a foreign Host."""
     allow = ("access-control-allow-origin",)
+    preflight = (*allow, "access-control-allow-methods", "access-control-allow-headers", "access-control-max-age")
     wanted = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
     path = "/tenants/north/clients"
-    yield Ask("preflight of our front end", "OPTIONS", path, 204, {"Origin": FRONT_END, **wanted}, present=allow)
+    yield Ask("preflight of our front end", "OPTIONS", path, 204, {"Origin": FRONT_END, **wanted}, present=preflight)
     foreign = {"Origin": "https://elsewhere.example"}
-    yield Ask("preflight of a foreign origin", "OPTIONS", path, 204, {**foreign, **wanted}, absent=allow)
+    yield Ask("preflight of a foreign origin", "OPTIONS", path, 204, {**foreign, **wanted}, absent=preflight)
     yield Ask("our front end reads", "GET", path, 200, {**_bearer(owner), "Origin": FRONT_END}, present=allow)
     riding = {**foreign, "Cookie": "session=1", "Sec-Fetch-Site": "cross-site", "Content-Type": "application/json"}
     yield Ask("a foreign page posts with our cookie", "POST", "/auth/login", 403, riding, b"{}")

@@ -123,7 +123,9 @@ class AsgiDoor:
         try:
             await self.app(x.native, inner_receive, response.send)
         except Exception as error:
-            if x.late is not None and not response.started:
+            if x.late is not None and x.late is not CRASHED:
+                # The application stumbled over what we took away from it: that is a refusal, no crash.
+                x.crash = None
                 await response.refuse(x.late)
                 return
             x.crash = error

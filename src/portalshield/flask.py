@@ -112,7 +112,7 @@ def _replace_default_page(app: Flask) -> None:
             x.crash = args[-1]
         response = handle(*args)
         if x is not None and response.status_code == 500 and response.get_data(as_text=True) == default:
-            x.late = CRASHED
+            x.late = x.late or CRASHED
         return response
 
     app.handle_exception = handling  # type: ignore[method-assign, assignment]

@@ -96,7 +96,7 @@ class _prepared:  # noqa: N801 (reads as a statement)
 def _crashed(request: Request, error: Exception) -> Response:
     x = marked(request.scope)
     if x is not None:
-        x.late, x.crash = CRASHED, error
+        x.late, x.crash = x.late or CRASHED, error
     return Response(status_code=500)
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import flask
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse, StreamingResponse
+from flask import Blueprint, Flask
 from pydantic import BaseModel
 
 from portalshield import current_principal, current_tenant, limit, payload, protect, public
@@ -18,17 +22,14 @@ class NewInvoice(BaseModel):
 
 def fastapi_portal() -> tuple[Any, list[str]]:
     """The portal on FastAPI: included, nested and mounted routers."""
-    from fastapi import APIRouter, FastAPI, Request
-    from fastapi.responses import HTMLResponse, StreamingResponse
-
     app = FastAPI()
     calls: list[str] = []
     inner = APIRouter()
     outer = APIRouter()
 
     async def echo(request: Request, name: str, **found: Any) -> dict[str, Any]:
-        calls.append(name)
         body = await request.body()
+        calls.append(name)
         return {"handler": name, "tenant": current_tenant(), "body": body.decode("utf-8", "replace"), **found}
 
     @inner.api_route("/tenants/{tenant_id}/clients/{client_id}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -127,8 +128,7 @@ def fastapi_portal() -> tuple[Any, list[str]]:
 
 def flask_portal() -> tuple[Any, list[str]]:
     """The portal on Flask: blueprints, nested ones, the same paths."""
-    from flask import Blueprint, Flask, Response, request
-
+    request = flask.request
     app = Flask(__name__)
     calls: list[str] = []
     inner = Blueprint("inner", __name__)
@@ -136,8 +136,8 @@ def flask_portal() -> tuple[Any, list[str]]:
     sub = Blueprint("sub", __name__)
 
     def echo(name: str, **found: Any) -> dict[str, Any]:
-        calls.append(name)
         body = request.get_data()
+        calls.append(name)
         return {"handler": name, "tenant": current_tenant(), "body": body.decode("utf-8", "replace"), **found}
 
     methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -208,8 +208,8 @@ def flask_portal() -> tuple[Any, list[str]]:
 
     @app.get("/stream")
     @public
-    def stream() -> Response:
-        return Response(iter([b"one", b"two"]), mimetype="text/plain")
+    def stream() -> flask.Response:
+        return flask.Response(iter([b"one", b"two"]), mimetype="text/plain")
 
     @app.post("/upload")
     def upload() -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,15 +23,12 @@ from portalshield.rules.detectors import Detector
 from portalshield.rules.pseudonyms import Pseudonyms
 from portalshield.rules.redaction import (
     MAX_ITEMS,
-    MAX_TEXT,
     REDACTION_ERROR,
-    TRUNCATED,
     Redactor,
     redact_text,
     redact_value,
 )
-
-import re  # isort: skip
+from portalshield.rules.truncation import MAX_TEXT, TRUNCATED
 
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJ1MSJ9.c2lnbmF0dXJlLWlzLWhlcmU"
 
@@ -82,7 +80,9 @@ SECRETS = [
     pytest.param(fake("xai", "-", ALNUM[:80]), id="xAI"),
     pytest.param(fake("sq0atp", "-", ALNUM[:22]), id="Square"),
     pytest.param(JWT, id="JWT"),
-    pytest.param(fake("-----BEGIN RSA ", "PRIVATE KEY-----\nMIIEabc123\nxyz+/=\n-----END RSA ", "PRIVATE KEY-----"), id="PEM"),
+    pytest.param(
+        fake("-----BEGIN RSA ", "PRIVATE KEY-----\nMIIEabc123\nxyz+/=\n-----END RSA ", "PRIVATE KEY-----"), id="PEM"
+    ),
     pytest.param(fake("-----BEGIN ", "PRIVATE KEY-----\\nMIIEvQabc\\nxyz"), id="PEM cut off and escaped"),
 ]
 
@@ -90,7 +90,7 @@ SECRETS = [
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("around", ["{}", "found {} there", "x='{}'", '{{"v": "{}"}}', "a,{},b"])
 def test_credential_of_a_known_kind_is_hidden_wherever_it_stands(secret: str, around: str) -> None:
-    """No piece of eight characters of the secret part is left."""
+    """No piece of twelve characters of the secret part is left."""
     out = redact_text(around.format(secret))
     body = secret.split("-----")[-1] if "BEGIN" in secret and "END" not in secret else secret
     assert not any(body[i : i + 12] in out for i in range(len(body) - 11))
@@ -117,7 +117,7 @@ PERSONAL = [
 
 
 @pytest.mark.parametrize("value", PERSONAL)
-@pytest.mark.parametrize("around", ["{}", "value {} end", "({})", "a: {}, b", "42 {} 7"])
+@pytest.mark.parametrize("around", ["{}", "value {} end", "({})", "a: {}, b", "42, {}; 7"])
 def test_personal_data_is_found_by_its_shape(value: str, around: str) -> None:
     """The value does not survive, in any surroundings."""
     assert value not in redact_text(around.format(value))
@@ -167,7 +167,7 @@ CARRIERS = [
     "[(b'host', b'x'), (b'authorization', b'{}')]",
     "<password>{}</password>",
     'Content-Disposition: form-data; name="password"\r\n\r\n{}\r\n--b',
-    "SecretStr('{}') password=SecretStr('{}')".replace("SecretStr('{}') ", ""),
+    "Settings(password=SecretStr('{}'))",
     "input_value={{'password': '{}'}}, input_type=dict",
     "Cookie: session={}; theme=dark",
     "\\u0070assword=\\u0022{}\\u0022",
@@ -212,7 +212,8 @@ HOSTILE = [
     "a", "-", "sk-", "0123456789abcdef", "@", "a@", "a@b.", ":", "=", "password=a ", "eyJ", "eyJaaaaaa.", "1", "1 ",
     "4111 ", "1.", "://", "a://b@", '"', '\\"', 'password="', "%41", "%25", "%", "(", "password=(", "<a>", "Key (a)=(",
     "a-", "Bearer ", "digest a=", "AB12 ", "DE89 ", "::1 ", "555-123 ", "-----BEGIN PRIVATE KEY-----", "\\u0041",
-    'name="a"\r\n\r\n', "ü@ü.de", "\x00", "[parameters:", "--password a ", "\ud800", "[EMAIL:e_1]", "'\"", "password '1' ",
+    'name="a"\r\n\r\n', "ü@ü.de", "\x00", "[parameters:", "--password a ", "\ud800", "[EMAIL:e_1]", "'\"",
+    "password '1' ",
 ]  # fmt: skip
 
 
@@ -226,9 +227,12 @@ def test_hostile_repetition_is_bounded_valid_and_stable(unit: str) -> None:
 
 
 PIECES = [
-    "password", "=", ":", " ", "'", '"', "\\", "@", ".", "-", "[", "]", "(", ")", "{", "}", "EMAIL", "[EMAIL]", "%3D", "%",
-    "alice@example.com", "4111111111111111", "+14155552671", "203.0.113.7", "Bearer ", "Basic ", "://", "u:p@", "Key (a)=(",
-    "token", "-u ", "--password ", "<password>", "</", "\n", "é", "\u2028", "eyJhbGci", "1", "12", "/", "?code=", "&", ",", ";",
+    "password", "=", ":", " ", "'", '"', "\\", "@", ".", "-",
+    "[", "]", "(", ")", "{", "}", "EMAIL", "[EMAIL]", "%3D", "%",
+    "alice@example.com", "4111111111111111", "+14155552671", "203.0.113.7",
+    "Bearer ", "Basic ", "://", "u:p@", "Key (a)=(",
+    "token", "-u ", "--password ", "<password>", "</", "\n", "é", "\u2028",
+    "eyJhbGci", "1", "12", "/", "?code=", "&", ",", ";",
 ]  # fmt: skip
 
 
@@ -323,13 +327,12 @@ def test_nested_values_are_covered() -> None:
         "number": "[CARD:1111]",
         "[EMAIL]": 1,
         "authorization": "[REDACTED]",
-        "headers": [("[NAME]", "[REDACTED]")] and out["headers"],
+        "headers": [(b"authorization", "[REDACTED]"), ["x-api-key", "[REDACTED]"], (b"host", b"h")],
         "point": (1, "[EMAIL]"),
         "day": date(2026, 1, 2),
         "id": UUID(int=0),
         "ordered": {"password": "[REDACTED]"},
     }
-    assert out["headers"] == [(b"authorization", "[REDACTED]"), ["x-api-key", "[REDACTED]"], (b"host", b"h")]
 
 
 def test_callers_objects_are_not_changed() -> None:

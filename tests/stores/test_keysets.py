@@ -193,8 +193,12 @@ class Rig:
     def next_event(self) -> str:
         return self.events.get(timeout=PATIENCE_S)
 
+    @property
+    def snapshot(self) -> Any:
+        return self.keys.snapshot
+
     def kids(self) -> set[str]:
-        return set(self.keys.snapshot.kids) if self.keys.snapshot else set()
+        return set(self.snapshot.kids) if self.snapshot else set()
 
 
 @pytest.fixture
@@ -623,6 +627,21 @@ def test_a_broken_listener_does_not_end_the_renewal(rig: Callable[..., Rig], iss
     assert heard.get(timeout=PATIENCE_S) == "keys-fetched"
 
 
+def test_no_thread_to_be_had_is_no_exception_for_a_request(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be started, a request hears that nobody can tell; the start-up hears why."""
+    made = rig()
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    assert made.keys.refresh_sync("a", PATIENCE_S) is False
+    with pytest.raises(RuntimeError):
+        made.keys.start()
+
+
 # -- stampede, rotation, floods ---------------------------------------------------------------------------------------
 
 
@@ -647,7 +666,12 @@ def test_a_cold_stampede_is_one_fetch(rig: Callable[..., Rig], issuer: Issuer) -
     """100 threads at a cold start share one fetch and all see the keys."""
     gate = issuer.answer = Gate(send(key_set("a")))
     made = rig()
-    threading.Thread(target=lambda: issuer.arrived.acquire(timeout=PATIENCE_S) and gate.open()).start()
+
+    def open_when_asked() -> None:
+        issuer.arrived.acquire(timeout=PATIENCE_S)
+        gate.open()
+
+    threading.Thread(target=open_when_asked).start()
     assert in_threads(100, lambda _: made.keys.refresh_sync("a", PATIENCE_S)) == [True] * 100
     assert made.kids() == {"a"}
     assert len(issuer.requests) == made.keys.fetches == 1
@@ -917,7 +941,7 @@ def test_a_loop_that_ended_does_not_disturb_the_thread(rig: Callable[..., Rig], 
     assert made.next_event() == "keys-fetched"
     made.advance(300)
     assert made.next_event() == "keys-fetched"
-    waiter.get_coro().close()  # type: ignore[union-attr]
+    waiter.get_coro().close()
     waiter._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
@@ -986,15 +1010,15 @@ def test_real_keys_rotate_and_odd_ones_are_skipped(rig: Callable[..., Rig], issu
 
     issuer.answer = send(json.dumps({"keys": [*odd, jwks[0]]}).encode())
     made = rig(load=parse).started()
-    assert list(made.keys.snapshot.keys) == [("one", "ES256")]
+    assert list(made.snapshot.keys) == [("one", "ES256")]
     issuer.answer = send(json.dumps({"keys": jwks}).encode())
     made.now += 1
     assert made.keys.refresh_sync("two", PATIENCE_S)
-    assert made.keys.snapshot.select("two", "ES256") is not None
+    assert made.snapshot.select("two", "ES256") is not None
     assert made.keys.generation == 0
     issuer.answer = send(json.dumps({"keys": jwks[1:]}).encode())
     made.advance(300)
     made.next_event()
     made.next_event()
-    assert made.keys.snapshot.select("one", "ES256") is None
+    assert made.snapshot.select("one", "ES256") is None
     assert made.keys.generation == 1

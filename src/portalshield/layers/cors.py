@@ -105,7 +105,7 @@ class CorsStage:
             (b"access-control-max-age", str(min(config.max_age, 7200)).encode()),
         )
         exposed = ", ".join((*config.expose_headers, "X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"))
-        self._shared = credentials
+        self._credentials = credentials
         self._exposed: Fields = ((b"access-control-expose-headers", exposed.encode()),)
 
     def check(self, x: Exchange) -> Verdict:
@@ -123,17 +123,16 @@ class CorsStage:
 
     def head(self, x: Exchange, head: Head) -> None:
         """Our fields instead of the application's, and `Vary: Origin` wherever the answer could differ."""
-        head.drop(_OWN)
+        preflight = isinstance(x.verdict, Reply)
+        if not preflight:
+            head.drop(_OWN)
         if self._varies:
-            head.vary(b"Origin") if b"vary" in head.names else head.add(_VARY)
+            head.vary(b"Origin")
         if x.origin is not None:
             head.fields.append((b"access-control-allow-origin", x.origin))
-            head.fields.extend(self._shared)
-            head.fields.extend(self._exposed if x.method != "OPTIONS" or x.served else ())
-
-    def preflight_fields(self) -> Fields:
-        """What an allowed preflight is answered with, besides the origin."""
-        return self._preflight
+            head.fields.extend(self._credentials)
+            if not preflight:
+                head.fields.extend(self._exposed)
 
     def _answer(self, x: Exchange) -> Fields:
         asked = x.headers.get(b"access-control-request-method")
@@ -142,9 +141,6 @@ class CorsStage:
         if x.origin is None or asked not in self._methods or len(wanted) > 64 or not wanted <= self._headers:
             return ()
         return self._preflight
-
-
-_VARY: Fields = ((b"vary", b"Origin"),)
 
 
 def _same_host(origin: bytes, host: bytes | None) -> bool:

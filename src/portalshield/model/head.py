@@ -46,7 +46,11 @@ class Head:
 
     def vary(self, token: bytes) -> None:
         """Name a request field in `Vary`, once, behind what the application named."""
-        held = [value for key, value in self.fields if key.lower() == b"vary"] if b"vary" in self.names else []
+        if b"vary" not in self.names:
+            self.names.add(b"vary")
+            self.fields.append((b"vary", token))
+            return
+        held = [value for key, value in self.fields if key.lower() == b"vary"]
         tokens = [part.strip() for value in held for part in value.split(b",") if part.strip()]
         if b"*" in tokens or token.lower() in {part.lower() for part in tokens}:
             return

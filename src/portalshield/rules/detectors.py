@@ -77,7 +77,8 @@ class Scanner:
 
     def scan(self, text: str, raw: bytes) -> str:
         """One pass. `raw` is the text in UTF-8; the text is bounded by the caller."""
-        number = _DIGIT_NEEDLE in raw.translate(_DIGITS, _NUMBER_MARKS)
+        digits = raw.translate(_DIGITS, _NUMBER_MARKS)
+        number = _DIGIT_NEEDLE in digits
         token = _TOKEN_NEEDLE in raw.translate(_TOKENS)
         pair = b"=" in raw or b":" in raw
         at = b"@" in raw
@@ -85,6 +86,8 @@ class Scanner:
         dots = b"." in raw and raw.count(b".") > 2
         if b"-" in raw and b"-----BEGIN" in raw:
             text = self._step("pem", text, vendors.PEM.sub("[PEM]", text))
+        if b"0" in digits:
+            text = self._by_context(text, raw.lower())
         if not (number or token or pair or at or encoded or dots or self._own or self._strict):
             return self._rare(text, raw)
         if encoded:
@@ -135,7 +138,6 @@ class Scanner:
             text = step("email", text, personal.emails(text, self._email))
         if number:
             text = step("iban", text, personal.ibans(text))
-            text = self._by_context(text)
             text = step("number", text, numbers.numbers(text))
         if dots:
             text = step("ip", text, personal.ipv4(text, self._strict))
@@ -145,11 +147,10 @@ class Scanner:
             text = step(detector.name, text, detector.apply(text))
         return step("opaque", text, opaque(text)) if self._strict else text
 
-    def _by_context(self, text: str) -> str:
-        lowered = text.lower()
-        if "birth" in lowered or "dob" in lowered or "born" in lowered or "d.o.b" in lowered:
+    def _by_context(self, text: str, lowered: bytes) -> str:
+        if b"birth" in lowered or b"dob" in lowered or b"born" in lowered or b"d.o.b" in lowered:
             text = self._step("birth", text, personal.births(text))
-        if "passport" in lowered:
+        if b"passport" in lowered:
             text = self._step("passport", text, personal.passports(text))
         return text
 

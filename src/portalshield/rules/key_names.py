@@ -16,7 +16,7 @@ MAX_NAME = 128
 MEMO_ENTRIES = 4096
 """Names whose verdict is remembered; a full memo is emptied, so made-up names cost time but never memory."""
 
-_WORD = re.compile(r"[A-Z]{1,64}+(?![a-z])|[A-Z]?[a-z]{1,64}+|[^\W\d_A-Za-z]{1,64}+")
+_WORD = re.compile(r"[A-Z]{1,64}(?![a-z])|[A-Z]?[a-z]{1,64}+|[^\W\d_A-Za-z]{1,64}+")
 
 # Sensitive wherever they stand; neighbours are tried joined, so `api_key`, `apiKey` and `apikey` are one entry.
 _SECRETS = """

@@ -70,8 +70,15 @@ def _number(text: str, match: re.Match[str]) -> str | None:
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
     if after.isalnum() or after == "_" or before.isalnum() or (before and before in "_.$#"):
         return None
+    if found[0] == "(" and ")" not in found:
+        inner = _read(found[1:], text[max(0, start - _BEFORE) : start])
+        return None if inner is None else f"({inner}"
+    return _read(found, text[max(0, start - _BEFORE) : start])
+
+
+def _read(found: str, context: str) -> str | None:
+    """The run with its numbers replaced, None if it holds none; `context` is the text before it."""
     groups = _GROUP.findall(found)
-    context = text[max(0, start - _BEFORE) : start]
     digits = "".join(groups)
     if len(digits) <= 15:
         kind = _whole(found, digits, groups, context)

@@ -20,13 +20,11 @@ from portalshield.rules.carriers import REDACTED
 from portalshield.rules.detectors import Detector, Scanner
 from portalshield.rules.key_names import KeyPolicy
 from portalshield.rules.pseudonyms import Pseudonyms
+from portalshield.rules.truncation import MAX_TEXT, TRUNCATED, cut_text
 
 Mode = Literal["default", "strict"]
 
 REDACTION_ERROR: Final = "[REDACTION_ERROR]"
-TRUNCATED: Final = "[TRUNCATED]"
-MAX_TEXT: Final = 8192
-"""Characters of one text that are looked at; the rest is cut off at a delimiter."""
 MAX_TOTAL: Final = 65_536
 """Characters of all texts of one nested value."""
 MAX_DEPTH: Final = 8
@@ -36,8 +34,6 @@ BIG_INT: Final = 10**11
 """From here on an integer may be a card or account number and is judged as text."""
 _CLEAN_KEYS: Final = 2048
 _ROUNDS: Final = 4
-_DELIMITERS: Final = (" ", "\n", "\t", ",", ";", "&", '"', "'", "<", ">", "|")
-_PIECE: Final = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ -.()/+")
 _KEPT: Final = (date, time, timedelta, UUID)
 
 
@@ -97,7 +93,7 @@ class Redactor:
             text = str.__str__(text)
         cut = len(text) > MAX_TEXT
         if cut:
-            text = _cut(text)
+            text = cut_text(text)
         try:
             raw = text.encode()
         except UnicodeEncodeError:  # lone surrogates
@@ -105,19 +101,24 @@ class Redactor:
             text = raw.decode()
         found = self._scanner.scan(text, raw)
         if found is not text and found != text:
-            found = self._settled(found)
+            found, outgrown = self._settled(found)
+            cut = cut or outgrown
         return f"{found}{TRUNCATED}" if cut else found
 
-    def _settled(self, text: str) -> str:
-        """Scan until nothing changes, so that redacting twice is redacting once; what never settles goes whole."""
+    def _settled(self, text: str) -> tuple[str, bool]:
+        """Scan until nothing changes, so that redacting twice is redacting once; what never settles goes whole.
+
+        Placeholders may be longer than what they replace: the second member tells that the text was cut for it.
+        """
+        cut = False
         for _ in range(_ROUNDS):
-            if len(text) > MAX_TEXT:
-                text = _cut(text)
+            if len(text) > MAX_TEXT - len(TRUNCATED):
+                text, cut = cut_text(text), True
             found = self._scanner.scan(text, text.encode("utf-8", "replace"))
             if found == text:
-                return text
+                return text, cut
             text = found
-        return REDACTED
+        return REDACTED, False
 
     def _email(self, address: str) -> str:
         if self._pseudonyms is None:
@@ -168,7 +169,7 @@ class _Walk:
         if self._left <= 0:
             return TRUNCATED
         if len(text) > self._left:
-            text = _cut(text, self._left)
+            text = cut_text(text, self._left)
             self._left = 0
             return self._redactor.text(text) + TRUNCATED
         self._left -= len(text)
@@ -292,20 +293,6 @@ def _described(name: Any) -> str:
     if isinstance(name, bytes):
         return name[:256].decode("utf-8", "replace")
     return str(name)[:256]
-
-
-def _cut(text: str, limit: int = MAX_TEXT) -> str:
-    """The beginning of a text, back to a delimiter: half a token, card or IBAN could not be recognised any more."""
-    head = text[: max(0, limit - len(TRUNCATED))]
-    cut = max(map(head.rfind, _DELIMITERS)) + 1
-    head = head[:cut]
-    while True:
-        stripped = head.rstrip()
-        space = max(stripped.rfind(mark, len(stripped) - 64 if len(stripped) > 64 else 0) for mark in _DELIMITERS) + 1
-        piece = stripped[space:]
-        if not piece or len(piece) > 20 or not _PIECE.issuperset(piece) or not any(map(str.isdigit, piece)):
-            return head
-        head = stripped[:space]
 
 
 _DEFAULT = Redactor()

@@ -26,20 +26,9 @@ from portalshield.stores.memo import TimedMemo
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-Reason = Literal[
-    "bad-url",
-    "insecure-url",
-    "unresolved",
-    "unreachable",
-    "tls",
-    "timeout",
-    "redirect",
-    "status",
-    "encoded",
-    "too-large",
-    "truncated",
-    "protocol",
-]
+_NotAsked = Literal["bad-url", "insecure-url", "unresolved", "unreachable", "tls"]
+_NotAnswered = Literal["timeout", "redirect", "status", "encoded", "too-large", "truncated", "protocol"]
+Reason = _NotAsked | _NotAnswered
 
 ASK_INTERVAL_S = 10.0
 """Unknown kids cause at most one fetch per this many seconds (a fifth more at most, by jitter)..."""
@@ -86,9 +75,8 @@ def parse_target(url: str, allow_http: bool = False) -> Target:
     except ValueError:
         raise FetchError("bad-url") from None
     host = parts.hostname
-    if not host or not _VISIBLE.fullmatch(url) or parts.scheme not in ("https", "http"):
-        raise FetchError("bad-url")
-    if "@" in parts.netloc or "#" in url or port == 0:
+    plain = _VISIBLE.fullmatch(url) and "@" not in parts.netloc and "#" not in url
+    if not host or not plain or port == 0 or parts.scheme not in ("https", "http"):
         raise FetchError("bad-url")
     secure = parts.scheme == "https"
     if not secure and not (allow_http and _is_loopback(host)):
@@ -98,12 +86,7 @@ def parse_target(url: str, allow_http: bool = False) -> Target:
 
 
 def fetch(
-    url: str,
-    deadline_s: float,
-    max_bytes: int,
-    allow_http: bool = False,
-    *,
-    user_agent: str = "portalshield",
+    url: str, deadline_s: float, max_bytes: int, allow_http: bool = False, *, user_agent: str = "portalshield"
 ) -> bytes:
     """The body of a 200 answer, at most `max_bytes`, within `deadline_s` seconds in all.
 
@@ -113,6 +96,7 @@ def fetch(
     deadline = time.monotonic() + deadline_s
     try:
         with _connect(target, deadline) as connection:
+            connection.settimeout(_left(deadline))
             connection.sendall(_request(target, user_agent))
             return _read_answer(_Wire(connection, deadline), max_bytes)
     except TimeoutError:
@@ -153,35 +137,39 @@ def _connect(target: Target, deadline: float) -> socket.socket:
     try:
         # Made anew each time (about 20 ms off the request path), so that a replaced CA bundle is noticed.
         context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         connection.settimeout(_left(deadline))
         connection = context.wrap_socket(connection, server_hostname=target.host)
-        connection.settimeout(_left(deadline))
     except BaseException:
         connection.close()
         raise
     return connection
 
 
+_Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+
 def _dial(target: Target, deadline: float) -> socket.socket:
     """The first address that answers. Each gets its share of the time left: one dead address must not cost it all."""
     addresses = _resolve(target)
-    failure: OSError | None = None
-    for position, (family, kind, protocol, _, address) in enumerate(addresses):
-        connection = socket.socket(family, kind, protocol)
+    failure = OSError()
+    for position, address in enumerate(addresses):
         try:
-            connection.settimeout(_left(deadline) / (len(addresses) - position))
-            connection.connect(address)
-            connection.settimeout(_left(deadline))
+            return _knock(address, _left(deadline) / (len(addresses) - position))
         except OSError as refused:
-            connection.close()
             failure = refused
-        else:
-            return connection
-    raise failure or OSError
+    raise failure
 
 
-_Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
+def _knock(entry: _Address, timeout_s: float) -> socket.socket:
+    family, kind, protocol, _, address = entry
+    connection = socket.socket(family, kind, protocol)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _resolve(target: Target) -> list[_Address]:
@@ -250,9 +238,6 @@ def _read_answer(wire: _Wire, max_bytes: int) -> bytes:
         if declared is not None and len(body) < declared:  # a read with a size does not complain by itself
             raise FetchError("truncated")
         return body
-
-
-# -- when -------------------------------------------------------------------------------------------------------------
 
 
 class Pace:

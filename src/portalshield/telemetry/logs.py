@@ -152,8 +152,8 @@ def _arguments(args: Any, redactor: Redactor) -> Any:
 def _finish(record: logging.LogRecord, redactor: Redactor) -> None:
     try:
         message = record.getMessage()
-    except Exception:  # wrong template: the handler reports it, after this with redacted parts only
-        record.msg = redactor.text(str(record.msg))
+    except Exception:  # the arguments do not fit: logging would print them raw to stderr
+        record.msg, record.args = redactor.text(f"{record.msg} {record.args}"), ()
         return
     clean = _CONTROLS.sub(_escaped, redactor.text(message)) if message else message
     if clean == message or record.name in ACCESS_LOGGERS:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import traceback
 from typing import Any, Final
 
-from portalshield.rules.redaction import MAX_TEXT, Redactor
+from portalshield.rules.redaction import Redactor
+from portalshield.rules.truncation import MAX_TEXT
 
 _HEAD: Final = 2048
 _MAX_FRAMES: Final = 50

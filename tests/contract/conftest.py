@@ -1,0 +1,74 @@
+"""The contract runs through both doors: one portal on FastAPI, the same on Flask, each behind `Shield(app)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from doors import Answer, AsgiDoor, WsgiDoor
+from portals import fastapi_portal, flask_portal
+from portalshield import Settings, Shield
+from portalshield.telemetry import clock  # noqa: F401  (imported early: warnings are errors)
+from portalshield.testing.tokens import environment, mint_token
+
+ORIGIN = "https://app.example.com"
+
+
+@dataclass
+class Portal:
+    """A shielded portal behind one door. `calls` lists the handlers that ran."""
+
+    door: AsgiDoor | WsgiDoor
+    app: Any
+    shield: Shield
+    settings: Settings
+    calls: list[str]
+
+    @property
+    def name(self) -> str:
+        """asgi or wsgi."""
+        return self.door.name
+
+    def token(self, tenant: str | None = "north", **claims: Any) -> str:
+        """A valid token of a tenant."""
+        return mint_token(self.settings, tenant=tenant, **claims)
+
+    def bearer(self, tenant: str | None = "north", **claims: Any) -> list[tuple[str, str]]:
+        """The Authorization field with such a token."""
+        return [("authorization", f"Bearer {self.token(tenant, **claims)}")]
+
+    def request(self, method: str, target: str, headers: Any = (), body: Any = b"", **more: Any) -> Answer:
+        """Send one request."""
+        return self.door.request(method, target, headers, body, **more)
+
+    def json(self, method: str, target: str, document: bytes, headers: Any = ()) -> Answer:
+        """Send a JSON body."""
+        return self.request(method, target, [*headers, ("content-type", "application/json")], document)
+
+
+MakePortal = Callable[..., Portal]
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def make_portal(request: pytest.FixtureRequest) -> MakePortal:
+    """Makes a portal behind the parametrised door; keywords `env` (names without prefix) and those of `Shield`."""
+
+    def make(env: dict[str, str] | None = None, prepare: Callable[[Any], None] | None = None, **more: Any) -> Portal:
+        app, calls = fastapi_portal() if request.param == "asgi" else flask_portal()
+        if prepare is not None:
+            prepare(app)
+        settings = Settings.from_env(environment(**{"CORS__ALLOW_ORIGINS": ORIGIN, **(env or {})}))
+        shield = Shield(app, settings=settings, **more)
+        door = AsgiDoor(app) if request.param == "asgi" else WsgiDoor(app)
+        return Portal(door, app, shield, settings, calls)
+
+    return make
+
+
+@pytest.fixture
+def portal(make_portal: MakePortal) -> Portal:
+    """The portal with the variables of a test run."""
+    return make_portal()

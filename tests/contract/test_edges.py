@@ -1,0 +1,212 @@
+"""CORS, hosts, CSRF, security headers, limits and bodies, through both doors, in their first form."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from conftest import ORIGIN, MakePortal, Portal
+
+EVIL = "https://evil.example"
+PREFLIGHT = [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization,content-type")]
+
+
+class TestCors:
+    """Which foreign origins may read."""
+
+    def test_an_allowed_preflight_is_answered_without_the_application(self, portal: Portal) -> None:
+        """204 with method, headers and age, no credentials needed."""
+        answer = portal.request("OPTIONS", "/search", [("origin", ORIGIN), *PREFLIGHT])
+        assert (answer.status, portal.calls) == (204, [])
+        assert answer.get("access-control-allow-origin") == ORIGIN
+        assert "PUT" in (answer.get("access-control-allow-methods") or "")
+        assert answer.get("access-control-max-age") == "7200"
+
+    @pytest.mark.parametrize("origin", [EVIL, "null", "https://app.example.com.evil.example", "http://app.example.com"])
+    def test_a_foreign_origin_shares_nothing(self, portal: Portal, origin: str) -> None:
+        """No CORS field on preflight or answer; the request itself is no refusal."""
+        preflight = portal.request("OPTIONS", "/search", [("origin", origin), *PREFLIGHT])
+        answer = portal.request("GET", "/search", [("origin", origin), *portal.bearer()])
+        assert answer.status == 200
+        for found in (preflight, answer):
+            assert [name for name, _ in found.headers if name.lower().startswith("access-control")] == []
+            assert found.get("vary") is not None
+
+    @pytest.mark.parametrize(
+        ("method", "target"), [("GET", "/search"), ("GET", "/boom"), ("GET", "/nope"), ("POST", "/public")]
+    )
+    def test_errors_are_readable_by_an_allowed_front_end(self, portal: Portal, method: str, target: str) -> None:
+        """401, 404, 415 and an unhandled 500 carry CORS fields, request id and Vary: Origin."""
+        body = b"x" if method == "POST" else b""
+        answer = portal.request(method, target, [("origin", ORIGIN)], body)
+        assert answer.status >= 400
+        assert answer.get("access-control-allow-origin") == ORIGIN
+        assert "Origin" in (answer.get("vary") or "")
+        assert len(answer.all("x-request-id")) == 1
+
+
+class TestHeaders:
+    """Security headers by content type."""
+
+    def test_an_api_answer(self, portal: Portal) -> None:
+        """The API profile, private and uncached for a principal."""
+        answer = portal.request("GET", "/search", portal.bearer(), https=True)
+        assert answer.get("x-content-type-options") == "nosniff"
+        assert answer.get("content-security-policy") == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.get("x-frame-options") == "DENY"
+        assert answer.get("strict-transport-security") == "max-age=31536000"
+        assert answer.get("cache-control") == "private, no-store"
+        assert answer.get("x-request-id") is not None
+
+    def test_a_page(self, portal: Portal) -> None:
+        """The page profile breaks no page; HSTS only over https."""
+        answer = portal.request("GET", "/page")
+        assert answer.get("content-security-policy") == "frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
+        assert answer.get("cross-origin-opener-policy") == "same-origin-allow-popups"
+        assert answer.get("strict-transport-security") is None
+
+    def test_a_value_replaces_and_off_removes(self, make_portal: MakePortal) -> None:
+        """`HEADERS__...` per field."""
+        portal = make_portal({"HEADERS__FRAME_OPTIONS": "off", "HEADERS__REFERRER_POLICY": "same-origin"})
+        answer = portal.request("GET", "/public")
+        assert answer.get("x-frame-options") is None
+        assert answer.get("referrer-policy") == "same-origin"
+
+
+class TestLimits:
+    """Per address before authentication, per subject after it."""
+
+    def test_a_flood_from_one_address_is_429(self, make_portal: MakePortal) -> None:
+        """Exactly the quota passes; the answer says when to come back."""
+        portal = make_portal({"RATE__PER_IP": "5/minute"})
+        answers = [portal.request("GET", "/public") for _ in range(7)]
+        assert [answer.status for answer in answers] == [200] * 5 + [429] * 2
+        last = answers[-1]
+        assert last.slug == "rate-limited"
+        assert int(last.get("retry-after") or "0") >= 1
+        assert (last.get("ratelimit-policy") or "").endswith(";q=5;w=60")
+        assert ";r=0;t=" in (last.get("ratelimit") or "")
+        assert portal.request("GET", "/public", peer="203.0.113.99").status == 200
+
+    def test_forged_client_addresses_change_nothing(self, make_portal: MakePortal) -> None:
+        """Headers of a peer that is no configured proxy are no addresses."""
+        portal = make_portal({"RATE__PER_IP": "3/minute"})
+        forged = [("x-forwarded-for", "198.51.100.1"), ("x-real-ip", "198.51.100.1"), ("forwarded", "for=198.51.100.1")]
+        assert [portal.request("GET", "/public", forged).status for _ in range(4)] == [200] * 3 + [429]
+
+    def test_a_subject_has_its_own_quota(self, portal: Portal) -> None:
+        """`@limit("3/minute")` counts the verified subject; another one is not touched."""
+        statuses = [portal.request("GET", "/limited", portal.bearer(subject="a")).status for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
+        assert portal.request("GET", "/limited", portal.bearer(subject="b")).status == 200
+
+    def test_two_quotas_stand_on_one_answer(self, portal: Portal) -> None:
+        """Both policies are named once."""
+        answer = portal.request("GET", "/limited", portal.bearer())
+        assert len((answer.get("ratelimit-policy") or "").split(",")) == 2
+        assert len((answer.get("ratelimit") or "").split(",")) == 2
+
+
+class TestBodies:
+    """Sizes, codings, media types, strict JSON, schemas."""
+
+    def test_a_declared_body_over_the_limit_is_not_read(self, make_portal: MakePortal) -> None:
+        """413 by declaration."""
+        portal = make_portal({"BODY__MAX_SIZE": "1KB"})
+        answer = portal.request("POST", "/public", [("content-type", "application/json")], b"[" + b"1" * 2000 + b"]")
+        assert (answer.status, answer.slug, portal.calls) == (413, "body-too-large", [])
+
+    def test_an_arriving_body_over_the_limit_is_cut(self, make_portal: MakePortal) -> None:
+        """413 by arrival, chunk after chunk."""
+        portal = make_portal({"BODY__MAX_SIZE": "1KB"})
+        headers = [("content-type", "application/json"), ("transfer-encoding", "chunked")]
+        answer = portal.request("POST", "/public", headers, [b"1" * 600, b"1" * 600])
+        assert (answer.status, portal.calls) == (413, [])
+
+    def test_a_streamed_upload_over_the_limit_is_cut(self, make_portal: MakePortal) -> None:
+        """Multipart streams past the counter; the answer is 413 even though the application had started."""
+        portal = make_portal({"BODY__MAX_SIZE": "1KB"})
+        headers = [
+            *portal.bearer(),
+            ("content-type", "multipart/form-data; boundary=b"),
+            ("transfer-encoding", "chunked"),
+        ]
+        answer = portal.request("POST", "/upload", headers, [b"--b" + b"1" * 600, b"1" * 600])
+        assert (answer.status, portal.calls) == (413, [])
+
+    @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "1, 1", " 5", "٣"])
+    def test_a_malformed_length_is_refused(self, portal: Portal, length: str) -> None:
+        """ASCII digits, one value (RFC 9112, 6.3)."""
+        headers = [("content-type", "application/json"), ("content-length", length.encode().decode("latin-1"))]
+        answer = portal.request("POST", "/public", headers, b"[1]", lint=False)
+        assert (answer.status, portal.calls) == (400, [])
+
+    def test_codings_and_types_off_the_list_are_415(self, portal: Portal) -> None:
+        """A compressed body stays zipped, an unknown type unread."""
+        gzip = portal.request("POST", "/public", [("content-type", "application/json"), ("content-encoding", "gzip")], b"x")
+        assert (gzip.status, gzip.get("accept-encoding")) == (415, "identity")
+        xml = portal.request("POST", "/public", [("content-type", "application/xml")], b"<x/>")
+        assert (xml.status, xml.slug) == (415, "unsupported-media-type")
+        assert portal.calls == []
+
+    @pytest.mark.parametrize("body", [b"{", b"nul", b"[1]x", b'{"a":1,"a":2}', b"NaN", b"1e999", b'"\\ud800"', b"\xff"])
+    def test_json_that_parsers_disagree_on_is_400(self, portal: Portal, body: bytes) -> None:
+        """Strict JSON on every route."""
+        answer = portal.json("POST", "/public", body)
+        assert (answer.status, answer.slug, portal.calls) == (400, "malformed-request", [])
+
+    def test_a_schema_refuses_with_pointers_and_no_input(self, portal: Portal) -> None:
+        """422 names where and what, never what was sent; unknown members are refused."""
+        document = json.dumps({"amount": "hunter2", "hunter2-name": 1}).encode()
+        answer = portal.json("POST", "/invoices", document, portal.bearer())
+        assert (answer.status, answer.slug, portal.calls) == (422, "invalid-payload", [])
+        assert b"hunter2" not in answer.body
+        assert {error["pointer"] for error in answer.json["errors"]} == {"/amount", ""}
+
+    def test_a_valid_payload_is_handed_over(self, portal: Portal) -> None:
+        """The handler takes the object that was validated at the edge."""
+        assert portal.json("POST", "/invoices", b'{"amount": 3}', portal.bearer()).json == {"amount": 3}
+
+
+class TestErrors:
+    """What a refused client sees."""
+
+    def test_a_crash_answers_one_safe_500(self, portal: Portal) -> None:
+        """Request id, no exception text."""
+        answer = portal.request("GET", "/boom")
+        assert (answer.status, answer.slug) == (500, "internal-error")
+        assert answer.json["request_id"] == answer.get("x-request-id")
+        assert b"secret-in-exception" not in answer.body
+
+    def test_a_page_load_gets_a_page(self, portal: Portal) -> None:
+        """Accept: text/html."""
+        answer = portal.request("GET", "/search", [("accept", "text/html,*/*")])
+        assert answer.status == 401
+        assert (answer.get("content-type") or "").startswith("text/html")
+        assert (answer.get("x-request-id") or "?").encode() in answer.body
+
+    def test_hosts_off_the_list_are_421(self, make_portal: MakePortal) -> None:
+        """A foreign Host does not even learn whether a route exists."""
+        portal = make_portal({"HOSTS": "portal.example.com,*.preview.example.com"})
+        assert portal.request("GET", "/public").status == 200
+        assert portal.request("GET", "/public", [("host", "x.preview.example.com:8443")]).status == 200
+        assert portal.request("GET", "/public", [("host", "evil.example")]).slug == "host-not-allowed"
+        assert portal.request("GET", "/public", [("host", "user@portal.example.com")]).status == 400
+
+    def test_a_cross_site_form_post_with_a_cookie_is_refused(self, portal: Portal) -> None:
+        """CSRF: a cookie, no Authorization, another site."""
+        cookie = [("cookie", "session=1"), ("content-type", "application/x-www-form-urlencoded")]
+        foreign = portal.request("POST", "/public", [*cookie, ("origin", EVIL), ("sec-fetch-site", "cross-site")], b"a=1")
+        assert (foreign.status, foreign.slug, portal.calls) == (403, "csrf-refused", [])
+        own = portal.request("POST", "/public", [*cookie, ("sec-fetch-site", "same-origin")], b"a=1")
+        assert own.status == 200
+
+    def test_report_mode_lets_pass_and_tells(self, make_portal: MakePortal) -> None:
+        """MODE__TENANT=report: the foreign request passes; MODE=report does not weaken size caps."""
+        portal = make_portal({"MODE__TENANT": "report"})
+        assert portal.request("GET", "/tenants/south/clients/7", portal.bearer()).status == 200
+        weakened = make_portal({"MODE": "report", "BODY__MAX_SIZE": "10"})
+        assert weakened.request("GET", "/search", weakened.bearer(scopes=[])).status == 200
+        body = weakened.request("POST", "/public", [("content-type", "application/json")], b"[1,2,3,4,5,6,7,8]")
+        assert body.status == 413
