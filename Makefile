@@ -55,7 +55,7 @@ format: $(STAMP)  ## ruff format
 	$(BIN)/ruff format src tests examples benchmarks
 
 settings: $(STAMP)  ## docs/settings.md from the config models
-	$(BIN)/python -m portalshield.cli.settings_page > docs/settings.md
+	$(BIN)/python docs/settings_page.py > docs/settings.md
 
 clean:  ## everything that was made here
 	rm -rf $(VENV) $(OLD_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -116,7 +116,7 @@ class AsgiDoor:
             ended = perf_counter_ns()
             CURRENT.reset(token)
             overhead = (entered or ended) - began + response.overhead_ns
-            runtime.done(x, response.status, ended - began, overhead, (len(x.body or b""), response.bytes_out))
+            runtime.done(x, response.status, ended - began, overhead, (x.bytes_in or len(x.body or b""), response.bytes_out))
 
     async def _call(self, x: Exchange, receive: Receive, response: _Response) -> None:
         inner_receive = receive if x.walk is not None else outgoing(x, receive)
@@ -329,8 +329,10 @@ def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], recei
             return _DISCONNECT
         message = await receive()
         if message["type"] == "http.request":
+            chunk = message.get("body", b"")
+            x.bytes_in += len(chunk)
             for judge_chunk in judges:
-                refusal = judge_chunk(message.get("body", b""))
+                refusal = judge_chunk(chunk)
                 if refusal is not None:
                     x.late, x.layer = refusal, "body"
                     return _DISCONNECT

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from portalshield.context import CURRENT
 from portalshield.flow import Plan
 from portalshield.issuers import authority_of
 from portalshield.model.exchange import Exchange
@@ -31,6 +32,7 @@ from portalshield.runtime import Runtime
 from portalshield.settings import Settings, read
 from portalshield.stores import open_store
 from portalshield.stores.memo import TimedMemo
+from portalshield.telemetry.lines import RequestLines
 from portalshield.telemetry.setup import open_telemetry
 
 _log = logging.getLogger("portalshield")
@@ -98,7 +100,7 @@ class Protection:
         """Compile everything. Called by a door when the first scope or request arrives."""
         settings = self.settings
         table, strict = tabulate(self.build(), self.rows)
-        telemetry = open_telemetry(settings.log, settings.sentry, environment=settings.env)
+        telemetry = open_telemetry(settings.log, settings.sentry, environment=settings.env, facts=_facts)
         return Runtime(
             settings=settings,
             table=table,
@@ -136,6 +138,20 @@ def _by_patterns(b: Build, rows: list[PolicyRow]) -> tuple[Table, Plan]:
         )
         patterns.append((row.pattern, compile_policy(b, policy, row.policy.match)))
     return PatternTable(patterns, strict), strict
+
+
+def _facts(lines: RequestLines) -> Mapping[str, Any] | None:
+    """What a Sentry event may know of the running request: no ids but pseudonyms, no path but the template."""
+    x = CURRENT.get()
+    if x is None:
+        return None
+    facts: dict[str, Any] = {"request_id": x.request_id, "method": x.method, "route": x.template}
+    principal = x.principal
+    if principal is not None:
+        facts["subject"] = lines.pseudonym("user", principal.subject, principal.tenant or "")
+        if principal.tenant is not None:
+            facts["tenant"] = lines.pseudonym("tenant", principal.tenant)
+    return facts
 
 
 def _report(x: Exchange, error: BaseException) -> None:

@@ -6,7 +6,9 @@ with `finish_head` and hands the finished exchange to `done`. Nothing here start
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +22,7 @@ from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.routes import Table
 from portalshield.rules.addresses import TrustedProxies, client_address, is_private
+from portalshield.rules.hosts import HostPolicy
 from portalshield.settings import Settings
 from portalshield.stores import Store
 from portalshield.stores.memo import TimedMemo
@@ -29,7 +32,11 @@ from portalshield.wire import Rendered, render
 UNCONFIRMED = problem("internal-error", why="route-not-confirmed")
 CRASHED = problem("internal-error", why="application-crashed")
 _BUG = problem("internal-error", why="stage-failed")
+_UNOPENED = problem("unavailable", why="not-compiled", fields=((b"retry-after", b"30"), (b"x-content-type-options", b"nosniff")))
+_TWO_LENGTHS = problem("malformed-request", why="length-and-coding")
+_BAD_HOST = problem("malformed-request", why="host-malformed")
 _POOL = 4096
+_log = logging.getLogger("portalshield")
 
 
 class RequestIds:
@@ -71,19 +78,34 @@ class Runtime:
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
+    hosts: HostPolicy = field(default_factory=lambda: HostPolicy(("*",)))
+    """Any well-formed host: a malformed one is refused whatever is served (RFC 9112, 3.2)."""
 
     def begin(self, x: Exchange, fields: int, field_bytes: int, doubles: bool) -> Verdict | Walk:
         """A verdict at once for a request that two readers could read differently, else the walk of its policy."""
         x.plan = self.strict
         x.policy = self.strict.policy
-        verdict = insane(x, fields, field_bytes) or (doubled(x) if doubles else None)
+        verdict = insane(x, fields, field_bytes) or (doubled(x) if doubles else None) or self._misframed(x)
         if verdict is not None:
             x.layer = "request"
             return verdict
         self._address(x)
-        x.plan = plan = self.table.find(x)
-        x.policy = plan.policy
+        try:
+            plan = self.table.find(x)
+        except Exception as error:
+            return self.stage_failed(x, error)
+        x.plan, x.policy = plan, plan.policy
         return walk(x, plan.steps)
+
+    def _misframed(self, x: Exchange) -> Problem | None:
+        """A Host that is no authority, or a body with two lengths (RFC 9112, 6.1: how requests are smuggled)."""
+        get = x.headers.get
+        host = get(b"host")
+        if host and self.hosts.fault(host) is not None:
+            return _BAD_HOST
+        if x.has_body and get(b"transfer-encoding") is not None and get(b"content-length"):
+            return _TWO_LENGTHS
+        return None
 
     def at_once(self, x: Exchange, need: Need) -> Answer | None:
         """The answers that need no waiting; None: the door has to fetch this one."""
@@ -169,6 +191,43 @@ class Runtime:
 
 
 _FORWARDING = frozenset((b"x-forwarded-for", b"forwarded"))
+
+
+class Opening:
+    """The runtime of one application, compiled once, when its first scope or request arrives.
+
+    What cannot be compiled (a wrong setting or wiring that nobody could see earlier) is logged once and stays `error`:
+    a door then refuses every request.
+    """
+
+    def __init__(self, open_runtime: Callable[[], Runtime]) -> None:
+        self._open = open_runtime
+        self._lock = threading.Lock()
+        self.runtime: Runtime | None = None
+        self.error: Exception | None = None
+
+    def attempt(self) -> Runtime | None:
+        """The runtime; None where it cannot be compiled. Threads that come together compile it once."""
+        with self._lock:
+            if self.runtime is None and self.error is None:
+                try:
+                    self.runtime = self._start()
+                except Exception as error:
+                    self.error = error
+                    _log.critical("portalshield cannot start and refuses every request", exc_info=error)
+            return self.runtime
+
+    def _start(self) -> Runtime:
+        runtime = self._open()
+        for keys in runtime.keys.values():
+            keys.start()
+        return runtime
+
+
+def unopened(request_id: str, method: str, accept: bytes | None) -> Rendered:
+    """503 for a request that nobody can judge because the application could not be compiled."""
+    status, fields, body = render(_UNOPENED, request_id, accept)
+    return status, [*fields, (b"x-request-id", request_id.encode())], b"" if method == "HEAD" else body
 
 
 def marked(native: Any) -> Exchange | None:

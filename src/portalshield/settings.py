@@ -156,9 +156,10 @@ def read(
         settings = Settings.model_validate(parsed)
     except ValidationError as error:
         return None, mistakes + [_mistake(row) for row in error.errors(include_url=False, include_input=False)]
-    # A group that already has a mistake is incomplete: what follows from the gap would only mislead.
+    # A group that already has a mistake is incomplete: what follows from a gap in it would only mislead.
     groups = {_group(mistake.variable) for mistake in mistakes}
-    mistakes += [found for found in settings.problems() if _group(found.variable) not in groups]
+    found = list(settings.problems())
+    mistakes += [item for item in found if item.variable in texts or _group(item.variable) not in groups]
     return settings, mistakes
 
 

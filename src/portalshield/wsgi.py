@@ -300,6 +300,7 @@ class _Guarded(io.RawIOBase):
         if self._x.late is not None:
             raise BodyRefusedError("the body was refused")
         chunk = self._source.read(len(buffer))
+        self._x.bytes_in += len(chunk)
         for judge_chunk in self._judges:
             refusal = judge_chunk(chunk)
             if refusal is not None:
@@ -375,7 +376,7 @@ class _Response:
         except ValueError:
             CURRENT.set(None)
         overhead = self.entered - self._began + self._overhead_ns
-        sizes = (len(self._x.body or b""), self._bytes_out)
+        sizes = (self._x.bytes_in or len(self._x.body or b""), self._bytes_out)
         self._runtime.done(self._x, self._status, ended - self._began, overhead, sizes)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -419,7 +420,8 @@ class _Response:
         self._begin(reason(self._status), fields, exc_info)
 
     def _begin(self, status: str, fields: list[tuple[bytes, bytes]], exc_info: Any) -> Any:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        # Hop-by-hop fields are the server's (PEP 3333): our `Connection: close` stays here.
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields if name != b"connection"]
         if exc_info:
             return self._start_response(status, headers, exc_info)
         return self._start_response(status, headers)

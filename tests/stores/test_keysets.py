@@ -34,6 +34,7 @@ from portalshield.stores.fetching import (
     ASK_INTERVAL_S,
     DENIED_KIDS,
     DENIED_S,
+    MOMENT_S,
     FetchError,
     Pace,
     fetch,
@@ -515,6 +516,13 @@ def test_a_kid_that_was_asked_for_is_denied_for_a_while() -> None:
     assert pace.admits("a", 20.0 + DENIED_S)
 
 
+def test_a_set_that_just_came_is_not_asked_again() -> None:
+    """Who looked just before it came looks again first; a moment later an unknown kid may ask."""
+    pace = pace_after_a_fetch()
+    assert not pace.admits("a", MOMENT_S - 0.01)
+    assert pace.admits("a", MOMENT_S)
+
+
 def test_an_overlong_kid_never_causes_a_fetch() -> None:
     """No set can hold it: the token reader refuses it too."""
     pace = pace_after_a_fetch()
@@ -748,7 +756,8 @@ def test_a_denied_kid_does_not_wait_for_a_fetch_in_flight(rig: Callable[..., Rig
     made.now += 20
     assert made.keys.refresh_sync("new", 0.0)
     assert issuer.arrived.acquire(timeout=PATIENCE_S)
-    assert made.keys.refresh_sync("bogus", 10 * PATIENCE_S)  # would time the test out
+    assert made.keys.refresh_sync("bogus", 10 * PATIENCE_S)
+    assert made.keys._crew().flight is not None  # it returned while the fetch was still held back
     gate.open()
     made.next_event()
 

@@ -44,7 +44,7 @@ def test_no_thread_before_the_first_line(pipe: tuple[int, int]) -> None:
     assert writer._thread is not None
     assert writer._thread.daemon
     writer.close()
-    assert writer._thread is None
+    assert not writer._queue
 
 
 def test_thread_writes_without_flush(pipe: tuple[int, int]) -> None:

@@ -88,6 +88,8 @@ class Exchange:
     """(body)"""
     body_complete: bool = True
     """False: over the limit in report mode, `body` is only what was read (body)."""
+    bytes_in: int = 0
+    """Bytes of the body that arrived (door)."""
     gone: bool = False
     """The client went away while the body was read (body)."""
     json: Any = UNREAD

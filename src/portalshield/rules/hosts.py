@@ -25,7 +25,7 @@ class HostPolicy:
     A name without a port allows every port, `example.com:8443` that one. `ValueError` says which entry cannot be used.
     """
 
-    __slots__ = ("_any", "_exact", "_known", "_parents")
+    __slots__ = ("_any", "_exact", "_full", "_known", "_parents")
 
     def __init__(self, names: Sequence[str]) -> None:
         exact: set[bytes] = set()
@@ -40,6 +40,7 @@ class HostPolicy:
         self._parents = frozenset(parents)
         # Allowed spellings only, so that a client cannot fill it with junk; ports make them many, hence the bound.
         self._known = set(exact)
+        self._full = len(exact) + _MEMO_ENTRIES
 
     def fault(self, host: bytes | None) -> HostFault | None:
         """What is wrong with this Host field; None if it is served here. One set lookup for a usual one."""
@@ -50,7 +51,7 @@ class HostPolicy:
             return "malformed"
         if not (self._any or self._allows(*parts)):
             return "not-allowed"
-        if host is not None and len(self._known) < _MEMO_ENTRIES:
+        if host is not None and len(self._known) < self._full:
             self._known.add(host)
         return None
 

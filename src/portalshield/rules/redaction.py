@@ -242,7 +242,7 @@ class _Walk:
 
     def _full(self) -> bool:
         self._items += 1
-        return self._items > MAX_ITEMS
+        return self._items > MAX_ITEMS or self._left <= 0
 
     def _leaf(self, value: Any) -> Any:
         if isinstance(value, str):

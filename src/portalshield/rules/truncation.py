@@ -13,7 +13,7 @@ _PIECE: Final = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ -.()/+")
 
 
 def cut_text(text: str, limit: int = MAX_TEXT) -> str:
-    """The beginning of a text, with room for the mark, back to a delimiter and past groups of digits that it may split."""
+    """The beginning of a text, with room for the mark, back to a delimiter and past digit groups it may split."""
     head = text[: max(0, limit - len(TRUNCATED))]
     cut = max(map(head.rfind, _DELIMITERS)) + 1
     head = head[:cut]

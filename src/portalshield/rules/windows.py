@@ -1,0 +1,210 @@
+"""How a window counts: fixed window, moving window, sliding-window counter. State in, state out.
+
+A `Window` is compiled once per quota and holds no request's state. `charge` takes what is stored for one key (None:
+nothing) and answers what to store and what to tell; the caller keeps the states and writes them. Time is whole
+milliseconds of any clock (`now_ms`). A state is one small integer where possible: a store holds 100,000 of them.
+
+The rules all three obey: a refused request uses up nothing; a cost of 0 (or less) peeks, it asks as a cost of 1 would
+and charges nothing; a clock that steps back never lengthens a wait beyond one window.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from portalshield.model.needs import Count, Quota
+
+GRAINS = 64
+"""A moving window of more than this many requests keeps times on a grid of a 64th of the window, rounded up: a request
+may count that much longer, never shorter, and a key needs at most 65 entries. Up to this many it is exact to the ms."""
+
+S = TypeVar("S")
+_MS = 0.001
+
+
+class Window(Protocol[S]):
+    """The arithmetic of one quota."""
+
+    amount: int
+    window_ms: int
+
+    def charge(self, state: S | None, cost: int, now_ms: int) -> tuple[S | None, bool, Count]:
+        """`(new state, moved, count)`.
+
+        The new state is None when nothing is charged: keep the old one. `moved`: the time from which the state can be
+        forgotten changed (see `ends_ms`), or there was none.
+        """
+
+    def ends_ms(self, state: S) -> int:
+        """From then on the state says nothing any more."""
+
+
+class FixedWindow:
+    """`amount` in a window that starts with the first request. State: end and used, packed into one integer."""
+
+    __slots__ = ("_base", "amount", "window_ms")
+
+    def __init__(self, amount: int, window_ms: int) -> None:
+        self.amount = amount
+        self.window_ms = window_ms
+        self._base = amount + 1  # `used` never exceeds `amount`, so `end * base + used` is unambiguous
+
+    def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
+        """See `Window.charge`."""
+        end_ms, used = divmod(state, self._base) if state is not None else (0, 0)
+        left_ms = end_ms - now_ms
+        moved = state is None or not 0 < left_ms <= self.window_ms
+        if state is None or moved:
+            if left_ms <= 0:
+                used = 0
+            left_ms = self.window_ms  # where the end lay further ahead the clock stepped back: the count stands
+            state = (now_ms + left_ms) * self._base + used
+        remaining = self.amount - used
+        if cost > remaining or remaining == 0:
+            return None, moved, Count(False, remaining, left_ms * _MS)
+        if cost <= 0:
+            return None, moved, Count(True, remaining, left_ms * _MS)
+        return state + cost, moved, Count(True, remaining - cost, left_ms * _MS)
+
+    def ends_ms(self, state: int) -> int:
+        """See `Window.ends_ms`."""
+        return state // self._base
+
+
+class SlidingWindow:
+    """Windows one after the other; the one before counts for the share of it that still overlaps the last window.
+
+    An approximation (it takes the earlier requests as spread evenly) for the price of two counters. State: end of the
+    current window, requests in the one before, requests in this one, packed.
+    """
+
+    __slots__ = ("_base", "amount", "window_ms")
+
+    def __init__(self, amount: int, window_ms: int) -> None:
+        self.amount = amount
+        self.window_ms = window_ms
+        self._base = amount + 1
+
+    def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
+        """See `Window.charge`."""
+        end_ms, before, used, moved = self._at(state, now_ms)
+        left_ms = end_ms - now_ms
+        remaining = max(0, self.amount - used - before * left_ms // self.window_ms)
+        need = max(cost, 1)
+        if need > remaining:
+            return None, moved, Count(False, remaining, self._wait_ms(end_ms, before, used, need, now_ms) * _MS)
+        if cost <= 0:
+            return None, moved, Count(True, remaining, left_ms * _MS)
+        packed = (end_ms * self._base + before) * self._base + used + cost
+        return packed, moved, Count(True, remaining - cost, left_ms * _MS)
+
+    def ends_ms(self, state: int) -> int:
+        """See `Window.ends_ms`."""
+        return state // (self._base * self._base) + self.window_ms
+
+    def _at(self, state: int | None, now_ms: int) -> tuple[int, int, int, bool]:
+        window_ms = self.window_ms
+        if state is None:
+            return now_ms + window_ms, 0, 0, True
+        rest, used = divmod(state, self._base)
+        end_ms, before = divmod(rest, self._base)
+        left_ms = end_ms - now_ms
+        if 0 < left_ms <= window_ms:
+            return end_ms, before, used, False
+        if left_ms > window_ms:
+            return now_ms + window_ms, before, used, True
+        if left_ms > -window_ms:
+            return end_ms + window_ms, used, 0, True
+        return now_ms + window_ms, 0, 0, True
+
+    def _wait_ms(self, end_ms: int, before: int, used: int, need: int, now_ms: int) -> int:
+        # The smallest t with floor(before * (end - t) / window) <= free; with none in this window, in the next one.
+        window_ms = self.window_ms
+        free = self.amount - used - need
+        if need > self.amount:
+            return window_ms
+        if free < 0:
+            end_ms, before, free = end_ms + window_ms, used, self.amount - need
+        fits_ms = end_ms - ((free + 1) * window_ms - 1) // before if before else now_ms
+        return min(max(fits_ms, end_ms - window_ms, now_ms) - now_ms, window_ms)
+
+
+Runs = int | tuple[int, ...]
+"""A moving window's state: one run `time * base + count`, or the sum of all counts and then the runs, oldest first."""
+
+
+class MovingWindow:
+    """At most `amount` in any window, whenever it starts: a log of when how many came (see `GRAINS`)."""
+
+    __slots__ = ("_base", "_step_ms", "amount", "window_ms")
+
+    def __init__(self, amount: int, window_ms: int) -> None:
+        self.amount = amount
+        self.window_ms = window_ms
+        self._base = amount + 1
+        self._step_ms = 1 if amount <= GRAINS else max(1, window_ms // GRAINS)
+
+    def charge(self, state: Runs | None, cost: int, now_ms: int) -> tuple[Runs | None, bool, Count]:
+        """See `Window.charge`."""
+        base, step_ms = self._base, self._step_ms
+        tick_ms = -(-now_ms // step_ms) * step_ms
+        used, runs = self._at(state, now_ms, tick_ms)
+        remaining = self.amount - used
+        need = max(cost, 1)
+        wait_ms = self._wait_ms(runs, need - remaining, now_ms)
+        if need > remaining:
+            return None, True, Count(False, remaining, wait_ms * _MS)
+        if cost <= 0:
+            return None, True, Count(True, remaining, wait_ms * _MS)
+        same_time = bool(runs) and runs[-1] // base == tick_ms
+        runs = (*runs[:-1], runs[-1] + cost) if same_time else (*runs, tick_ms * base + cost)
+        packed: Runs = runs[0] if len(runs) == 1 else (used + cost, *runs)
+        return packed, True, Count(True, remaining - cost, wait_ms * _MS)
+
+    def ends_ms(self, state: Runs) -> int:
+        """See `Window.ends_ms`."""
+        last = state if isinstance(state, int) else state[-1]
+        return last // self._base + self.window_ms
+
+    def _at(self, state: Runs | None, now_ms: int, tick_ms: int) -> tuple[int, tuple[int, ...]]:
+        """What still counts: the sum and the runs."""
+        if state is None:
+            return 0, ()
+        base = self._base
+        used, runs = (state % base, (state,)) if isinstance(state, int) else (state[0], state[1:])
+        if runs[-1] // base > tick_ms:  # the clock stepped back: nothing may count longer than a window from now
+            return used, (tick_ms * base + used,)
+        gone = 0
+        for run in runs:
+            if run // base + self.window_ms > now_ms:
+                break
+            used -= run % base
+            gone += 1
+        return used, runs[gone:] if gone else runs
+
+    def _wait_ms(self, runs: tuple[int, ...], excess: int, now_ms: int) -> int:
+        """Until so many left the window that the request fits; without excess, until the oldest leaves."""
+        window_ms = self.window_ms
+        for run in runs:
+            excess -= run % self._base
+            if excess <= 0:
+                return min(run // self._base + window_ms - now_ms, window_ms)
+        return window_ms
+
+
+AnyWindow = Window[Any]
+
+STRATEGIES: dict[str, type[FixedWindow] | type[SlidingWindow] | type[MovingWindow]] = {
+    "fixed-window": FixedWindow,
+    "moving-window": MovingWindow,
+    "sliding-window-counter": SlidingWindow,
+}
+"""The names that `limits` gives them."""
+
+
+def window_of(quota: Quota) -> AnyWindow:
+    """The arithmetic of a quota; `ValueError` for a strategy that is not known."""
+    strategy = STRATEGIES.get(quota.strategy)
+    if strategy is None:
+        raise ValueError("the strategy is none of " + ", ".join(STRATEGIES))
+    return strategy(quota.amount, quota.window_s * 1000)

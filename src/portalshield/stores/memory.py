@@ -1,0 +1,275 @@
+"""Limits counted in this process: exact under threads, a fixed cost per hit, a fixed number of entries, no thread.
+
+Why not `limits.MemoryStorage`: it has no cap, sweeps all keys at once and starts a thread per spaced hit.
+
+Keys are spread over stripes by their hash. A stripe has its own lock and at most `STRIPE` entries, so nothing here ever
+walks, resizes or locks more than one stripe's worth. In a stripe each quota has a dict whose order is the order in which
+entries end. A full stripe gives up the entries nearest their end, but never one that is over its quota: whoever mints
+keys must not free a blocked one. Where every entry is over its quota, keys that are new share one overflow bucket.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from portalshield.model.needs import Count, Counts, Hit, Quota
+from portalshield.rules.windows import AnyWindow, window_of
+
+STRIPE = 1365
+"""Entries per stripe. A dict of up to this many has 4096 slots after any history of inserts and deletions (CPython
+resizes to three times what is in use): 54 bytes an entry. One more and it could have 8192."""
+LONGEST_KEY = 128
+"""Characters; a longer key is stored as its digest, so that an entry has a fixed size."""
+_EVICT_SHARE = 64  # a full stripe gives up a 64th at once: the walk over blocked entries is paid once for many inserts
+_ALIASES = 1024
+
+
+class _Stripe:
+    """A share of all keys. `size` is the number of entries of all quotas; both are guarded by `lock`."""
+
+    __slots__ = ("full_from_ms", "full_until_ms", "lock", "size")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.size = 0
+        self.full_from_ms = self.full_until_ms = 0  # in between no entry can be given up
+
+
+class _Ledger:
+    """The states of one quota: a dict per stripe, and the overflow bucket under its own lock."""
+
+    __slots__ = ("overflow", "tables", "window")
+
+    def __init__(self, window: AnyWindow, stripes: int) -> None:
+        self.window = window
+        self.tables: tuple[dict[str, Any], ...] = tuple({} for _ in range(stripes))
+        self.overflow: dict[str, Any] = {}
+
+
+_Slot = tuple[_Ledger, int, str, int]
+"""ledger, stripe, key, cost"""
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+
+
+class MemoryStore:
+    """A `Store` in memory. `clock` is any monotonic clock in seconds; `max_keys` bounds the entries of all quotas."""
+
+    is_local = True
+
+    def __init__(self, max_keys: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+        if max_keys < 1:
+            raise ValueError("max_keys must be at least 1")
+        self._clock = clock
+        self._stripes = tuple(_Stripe() for _ in range(-(-max_keys // STRIPE)))
+        self._spread = len(self._stripes)
+        self._capacity = max_keys // self._spread
+        self._ledgers: dict[tuple[int, int, str], _Ledger] = {}
+        self._by_id: dict[int, tuple[_Ledger, Quota]] = {}  # hashing a quota costs more than a whole hit
+        self._opening = threading.Lock()
+        self._overflow_lock = threading.Lock()
+        _stores.add(self)
+
+    def hit(self, hit: Hit) -> Counts:
+        """Count, all or nothing; see `Hit`. `ValueError` for a strategy that is not known."""
+        counters = hit.counters
+        if len(counters) == 1:
+            key, quota, cost = counters[0]
+            return (self._one(key, quota, cost),)
+        return self._several(counters)
+
+    async def ahit(self, hit: Hit) -> Counts:
+        """The same; nothing here waits."""
+        return self.hit(hit)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.clear()
+
+    async def aclose(self) -> None:
+        """Forget everything."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._opening:
+            for index, stripe in enumerate(self._stripes):
+                with stripe.lock:
+                    for ledger in self._ledgers.values():
+                        ledger.tables[index].clear()
+                    stripe.size = stripe.full_until_ms = 0
+            with self._overflow_lock:
+                for ledger in self._ledgers.values():
+                    ledger.overflow.clear()
+
+    def __len__(self) -> int:
+        """Entries now, the overflow buckets (one a quota) aside."""
+        return sum(stripe.size for stripe in self._stripes)
+
+    # -- one counter, the usual case ----------------------------------------------------------------------------------
+
+    def _one(self, key: str, quota: Quota, cost: int) -> Count:
+        found = self._by_id.get(id(quota))
+        ledger = found[0] if found is not None else self._open(quota)
+        if len(key) > LONGEST_KEY:
+            key = _digest(key)
+        index = hash(key) % self._spread
+        stripe = self._stripes[index]
+        table = ledger.tables[index]
+        with stripe.lock:
+            now_ms = int(self._clock() * 1000)
+            state = table.get(key)
+            if state is None:
+                return self._first(ledger, index, key, cost, now_ms)
+            charged, moved, count = ledger.window.charge(state, cost, now_ms)
+            if charged is not None:
+                if moved:
+                    del table[key]  # to the end of the order
+                table[key] = charged
+            return count
+
+    def _first(self, ledger: _Ledger, index: int, key: str, cost: int, now_ms: int) -> Count:
+        stripe = self._stripes[index]
+        if stripe.size >= self._capacity and not self._make_room(index, 1, now_ms):
+            with self._overflow_lock:
+                charged, _, count = ledger.window.charge(ledger.overflow.get(""), cost, now_ms)
+                if charged is not None:
+                    ledger.overflow[""] = charged
+            return count
+        charged, _, count = ledger.window.charge(None, cost, now_ms)
+        if charged is not None:
+            ledger.tables[index][key] = charged
+            stripe.size += 1
+        return count
+
+    # -- several counters: all or nothing -----------------------------------------------------------------------------
+
+    def _several(self, counters: tuple[tuple[str, Quota, int], ...]) -> Counts:
+        slots = [self._slot(key, quota, cost) for key, quota, cost in counters]
+        held: list[threading.Lock] = []
+        try:
+            for index in sorted({slot[1] for slot in slots}):  # always in this order: nobody waits in a circle
+                lock = self._stripes[index].lock
+                lock.acquire()
+                held.append(lock)
+            return self._charge(slots, int(self._clock() * 1000), held)
+        finally:
+            for lock in held:
+                lock.release()
+
+    def _slot(self, key: str, quota: Quota, cost: int) -> _Slot:
+        found = self._by_id.get(id(quota))
+        ledger = found[0] if found is not None else self._open(quota)
+        if len(key) > LONGEST_KEY:
+            key = _digest(key)
+        return ledger, hash(key) % self._spread, key, cost
+
+    def _charge(self, slots: list[_Slot], now_ms: int, held: list[threading.Lock]) -> Counts:
+        written: list[tuple[dict[str, Any], str, Any, bool, int]] = []
+        counts: list[Count] = []
+        fits = True
+        for ledger, index, key, cost in slots:
+            table = ledger.tables[index]
+            state = table.get(key)
+            if state is None and self._is_full(index, len(slots), now_ms):
+                if self._overflow_lock not in held:
+                    self._overflow_lock.acquire()
+                    held.append(self._overflow_lock)
+                table, key, index = ledger.overflow, "", -1
+                state = table.get(key)
+            charged, moved, count = ledger.window.charge(state, cost, now_ms)
+            counts.append(count)
+            fits = fits and count.allowed
+            if charged is not None:
+                written.append((table, key, charged, moved, index))
+        if not fits:
+            return tuple([_uncharged(slot, count) for slot, count in zip(slots, counts, strict=True)])
+        for table, key, charged, moved, index in written:
+            before = len(table)
+            if moved:
+                table.pop(key, None)
+            table[key] = charged
+            if index >= 0:
+                self._stripes[index].size += len(table) - before
+        return tuple(counts)
+
+    def _is_full(self, index: int, wanted: int, now_ms: int) -> bool:
+        return self._stripes[index].size + wanted > self._capacity and not self._make_room(index, wanted, now_ms)
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+
+    def _make_room(self, index: int, wanted: int, now_ms: int) -> bool:
+        """Give up the entries of this stripe that are nearest their end and not over their quota."""
+        stripe = self._stripes[index]
+        if stripe.full_from_ms <= now_ms < stripe.full_until_ms:
+            return False
+        share = max(wanted, self._capacity // _EVICT_SHARE)
+        blocked_ms: list[int] = []
+        ripe: list[tuple[int, dict[str, Any], str]] = []
+        for ledger in list(self._ledgers.values()):
+            ripe += _ripe(ledger, index, share, now_ms, blocked_ms)
+        ripe.sort(key=lambda entry: entry[0])
+        for _, table, key in ripe[:share]:
+            del table[key]
+            stripe.size -= 1
+        if not ripe:
+            stripe.full_from_ms, stripe.full_until_ms = now_ms, min(blocked_ms, default=now_ms)
+        return stripe.size + wanted <= self._capacity
+
+    def _open(self, quota: Quota) -> _Ledger:
+        """The ledger of a quota that was not seen before, or of an equal one that was."""
+        with self._opening:
+            identity = (quota.amount, quota.window_s, quota.strategy)
+            ledger = self._ledgers.get(identity)
+            if ledger is None:
+                ledger = self._ledgers[identity] = _Ledger(window_of(quota), self._spread)
+            # The quota is kept with its id, so that the id is not given to another one.
+            held = self._by_id if len(self._by_id) < _ALIASES else {}
+            self._by_id = {**held, id(quota): (ledger, quota)}
+            return ledger
+
+
+def _ripe(
+    ledger: _Ledger, index: int, share: int, now_ms: int, blocked_ms: list[int]
+) -> list[tuple[int, dict[str, Any], str]]:
+    """Up to `share` entries of one quota that may go, nearest their end first; of the others, when the next one may."""
+    window, table = ledger.window, ledger.tables[index]
+    found: list[tuple[int, dict[str, Any], str]] = []
+    for key, state in table.items():
+        count = window.charge(state, 0, now_ms)[2]
+        if count.allowed:
+            found.append((window.ends_ms(state), table, key))
+            if len(found) == share:
+                break
+        else:
+            blocked_ms.append(now_ms + max(1, int(count.reset_s * 1000)))
+    return found
+
+
+def _uncharged(slot: _Slot, count: Count) -> Count:
+    """What a counter that would have fitted reports when another one did not: it was given back."""
+    if count.allowed and slot[3] > 0:
+        return Count(True, count.remaining + slot[3], count.reset_s)
+    return count
+
+
+def _digest(key: str) -> str:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+
+
+def _renew_locks() -> None:
+    """A lock that another thread held at the time of a fork would never be released in the child."""
+    for store in _stores:
+        store._opening = threading.Lock()
+        store._overflow_lock = threading.Lock()
+        for stripe in store._stripes:
+            stripe.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,49 @@
+"""The prose is true: programs of README.md run, links lead somewhere, ARCHITECTURE.md names every file there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doors import AsgiDoor, WsgiDoor
+from portalshield.testing.tokens import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = re.compile(r"<!-- program: (\S+) (\S+) (\d+) -->\n```python\n(.*?)```", re.DOTALL)
+PROGRAMS = PROGRAM.findall((ROOT / "README.md").read_text("utf-8"))
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+
+
+@pytest.mark.parametrize(("method", "path", "status", "source"), PROGRAMS, ids=["fastapi", "flask", "asgi", "wsgi"])
+def test_a_program_of_the_readme_runs(
+    monkeypatch: pytest.MonkeyPatch, method: str, path: str, status: str, source: str
+) -> None:
+    """It runs as written; without a token its `app` answers what the comment above says, and its home page."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(source, "README.md", "exec"), names)
+    app = names["app"]
+    door = AsgiDoor(app) if inspect.iscoroutinefunction(type(app).__call__) else WsgiDoor(app)
+    assert door.request(method, path).status == int(status)
+    assert door.request("GET", "/").status == 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Every relative link names a file of the repository."""
+    links = re.findall(r"\]\(([^)#:]+)", (ROOT / page).read_text("utf-8"))
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_architecture_names_every_file() -> None:
+    """The map is kept as the code is: a new file gets a line, a line of a file that is gone goes."""
+    source = ROOT / "src" / "portalshield"
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    named = re.findall(r"^- `([\w/]+\.py)`", text, re.MULTILINE)
+    there = [path.relative_to(source).as_posix() for path in source.rglob("*.py") if path.stat().st_size]
+    assert sorted(named) == sorted(there)
