@@ -75,8 +75,15 @@ def settings(**overrides: str) -> Settings:
 
 def token() -> str:
     """A bearer token of about 400 bytes, as identity providers make them."""
-    claims = {"email": "ada@example.com", "email_verified": True, "sid": "5f0c7c0e-1c6a-4f0a-9f57-8f1f3a1d2b3c"}
-    return mint_token(settings(), tenant=TENANT, subject="user_2b7e151628aed2a6", roles=["member"], **claims)
+    return mint_token(
+        settings(),
+        tenant=TENANT,
+        subject="user_2b7e151628aed2a6",
+        roles=["member"],
+        email="ada@example.com",
+        email_verified=True,
+        sid="5f0c7c0e-1c6a-4f0a-9f57-8f1f3a1d2b3c",
+    )
 
 
 def get_request() -> Request:

@@ -69,7 +69,7 @@ def default(variable: Variable) -> str:
 
 def _largest(value: float, units: tuple[tuple[int, str], ...]) -> str:
     """In the largest unit that divides it: 7200 -> 2h, 1048576 -> 1MiB."""
-    size, name = next((size, name) for size, name in units if value >= size and value % size == 0 or size == 1)
+    size, name = next((size, name) for size, name in units if (value >= size and value % size == 0) or size == 1)
     return f"{value / size:g}{name}"
 
 

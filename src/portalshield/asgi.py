@@ -6,12 +6,12 @@ pass unbuffered; `lifespan` passes; a scope type it does not know goes through u
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from time import perf_counter_ns
-from typing import Any, assert_never
+from typing import Any, NoReturn, assert_never
 
 import anyio
 import anyio.to_thread
@@ -22,6 +22,7 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     INSIDE,
     Answer,
+    AskOwner,
     Body,
     BodyAnswer,
     FetchKeys,
@@ -30,6 +31,7 @@ from portalshield.model.needs import (
     Identified,
     Identify,
     Need,
+    Owners,
     ReadBody,
     Refreshed,
     TenantOf,
@@ -38,9 +40,11 @@ from portalshield.model.needs import (
     Unavailable,
 )
 from portalshield.model.principal import Principal
-from portalshield.model.verdicts import Problem, Reply, Verdict
+from portalshield.model.verdicts import Problem, Reply, Verdict, problem
+from portalshield.rules.colour import is_async
 from portalshield.protection import Protected, Protection, protection_of
-from portalshield.runtime import CRASHED, UNCONFIRMED, RequestIds, Runtime, marked, sum_of
+from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, marked, sum_of, unopened
+from portalshield.wire import Rendered
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,17 +53,26 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
-_DISCONNECT: Message = {"type": "http.disconnect"}
+_UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 _ids = RequestIds()
 
 
+class ResponseAbortedError(ConnectionError):
+    """Raised into an application that goes on answering a request that was refused after its answer had begun."""
+
+
 class RawHeaders(dict[bytes, bytes]):
-    """The scope's header list as a dict; the list is kept for repeats."""
+    """The scope's header list as a dict by lower-case name; the list is kept for repeats."""
 
     __slots__ = ("raw",)
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
         super().__init__(raw)
+        if self and not b"".join(self).islower():
+            # Servers lower the names; what does not may be read by an application that ignores their case.
+            raw = [(name.lower(), value) for name, value in raw]
+            self.clear()
+            self.update(raw)
         self.raw = raw
 
     def get_all(self, name: bytes) -> list[bytes]:
@@ -78,8 +91,7 @@ class AsgiDoor:
 
     def __init__(self, app: App, open_runtime: Callable[[], Runtime]) -> None:
         self.app = app
-        self._open = open_runtime
-        self._runtime: Runtime | None = None
+        self._opening = Opening(open_runtime)
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +111,10 @@ class AsgiDoor:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter_ns()
-        runtime = self._runtime or self._start()
+        runtime = self._opening.runtime or self._opening.attempt()
+        if runtime is None:
+            await _refuse_unopened(scope, receive, send)
+            return
         x, judged = self._exchange(scope, runtime)
         token = CURRENT.set(x)
         response = _Response(x, runtime, send)
@@ -116,7 +131,9 @@ class AsgiDoor:
             ended = perf_counter_ns()
             CURRENT.reset(token)
             overhead = (entered or ended) - began + response.overhead_ns
-            runtime.done(x, response.status, ended - began, overhead, (x.bytes_in or len(x.body or b""), response.bytes_out))
+            runtime.done(
+                x, response.status, ended - began, overhead, (x.bytes_in or len(x.body or b""), response.bytes_out)
+            )
 
     async def _call(self, x: Exchange, receive: Receive, response: _Response) -> None:
         inner_receive = receive if x.walk is not None else outgoing(x, receive)
@@ -127,10 +144,13 @@ class AsgiDoor:
                 # The application stumbled over what we took away from it: that is a refusal, no crash.
                 x.crash = None
                 await response.refuse(x.late)
-                return
+                if response.replaced:
+                    return
+                raise
             x.crash = error
             if not response.started:
-                await response.refuse(CRASHED)
+                with suppress(OSError):
+                    await response.refuse(CRASHED)
             raise
         if not response.started and x.late is not None:
             await response.refuse(x.late)
@@ -139,10 +159,13 @@ class AsgiDoor:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter_ns()
-        runtime = self._runtime or self._start()
+        runtime = self._opening.runtime or self._opening.attempt()
+        if runtime is None:
+            await _refuse_unopened(scope, receive, send)
+            return
         x, judged = self._exchange(scope, runtime)
         token = CURRENT.set(x)
-        handshake = _Handshake(x, runtime, send, "websocket.http.response" in (scope.get("extensions") or {}))
+        handshake = _Handshake(x, runtime, send)
         try:
             verdict = await judge(x, runtime, judged, receive)
             if verdict is not None:
@@ -150,26 +173,31 @@ class AsgiDoor:
                 await receive()
                 await handshake.refuse(verdict)
                 return
-            await self.app(x.native, receive, handshake.send)
-            if x.late is not None:
-                await handshake.refuse(x.late)
+            await self._relay(x, receive, handshake)
         finally:
             CURRENT.reset(token)
             runtime.done(x, handshake.status, perf_counter_ns() - began, 0, (0, 0))
+
+    async def _relay(self, x: Exchange, receive: Receive, handshake: _Handshake) -> None:
+        try:
+            await self.app(x.native, receive, handshake.send)
+        except Exception as error:
+            if x.late is None or handshake.status:
+                x.crash = error
+                raise
+        if x.late is not None and not handshake.status:
+            await handshake.refuse(x.late)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Compile before the server listens, so that a wrong configuration stops the start."""
-        if self._runtime is None:
-            self._start()
+        if self._opening.attempt() is None and self._opening.error is not None:
+            # Merely raising would mean "no lifespan here", and many servers would go on.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self._opening.error)})
+            raise self._opening.error
         await self.app(scope, receive, send)
-
-    def _start(self) -> Runtime:
-        self._runtime = runtime = self._open()
-        for keys in runtime.keys.values():
-            keys.start()
-        return runtime
 
     def _warn_of(self, kind: str) -> None:
         if kind not in ("http", "websocket") and not self._warned:
@@ -177,7 +205,11 @@ class AsgiDoor:
             warnings.warn(f"portalshield does not know the ASGI scope type {kind[:32]!r}: it passes", stacklevel=2)
 
     def _exchange(self, scope: Scope, runtime: Runtime) -> tuple[Exchange, Any]:
-        raw = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+        given = scope.get("headers")
+        raw = list(given or ())
+        if type(given) is not list:
+            # Any iterable is legal; the application must find what we took from one that gives its items once.
+            scope["headers"] = raw
         headers = RawHeaders(raw)
         x = Exchange()
         x.native = scope
@@ -200,12 +232,36 @@ class AsgiDoor:
         return x, runtime.begin(x, len(raw), sum_of(raw), len(headers) != len(raw))
 
 
+async def _refuse_unopened(scope: Scope, receive: Receive, send: Send) -> None:
+    accept = next((value for name, value in scope.get("headers") or () if name.lower() == b"accept"), None)
+    answer = unopened(_ids.draw(), scope.get("method", "GET"), accept)
+    if scope["type"] == "http":
+        await _send_whole(send, "http", answer)
+    else:
+        await receive()
+        await _deny(scope, send, answer)
+
+
+async def _send_whole(send: Send, kind: str, answer: Rendered) -> None:
+    status, fields, body = answer
+    await send({"type": f"{kind}.response.start", "status": status, "headers": fields})
+    await send({"type": f"{kind}.response.body", "body": body, "more_body": False})
+
+
+async def _deny(scope: Scope, send: Send, answer: Rendered) -> None:
+    """A denial response where the server offers it, else close 1008 (RFC 6455, 7.4.1), which servers turn into 403."""
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        await _send_whole(send, "websocket.http", answer)
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+
+
 def _may_have_body(headers: RawHeaders, version: str | None, method: str) -> bool:
+    if b"transfer-encoding" in headers:
+        return True
     length = headers.get(b"content-length")
     if length is not None:
         return length != b"0"
-    if b"transfer-encoding" in headers:
-        return True
     # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying.
     return version not in (None, "1.0", "1.1") and method not in _BODYLESS_METHODS
 
@@ -249,6 +305,8 @@ async def _answer(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -
             return await _identify(x, runtime)
         case TenantOf():
             return await _tenant_of(x, runtime, need)
+        case AskOwner():
+            return await _owners(x, runtime, need)
         case _:
             assert_never(need)
 
@@ -271,11 +329,31 @@ async def _tenant_of(x: Exchange, runtime: Runtime, need: TenantOf) -> Answer:
     return runtime.remember_tenants(x, need.principal, found)
 
 
+async def _owners(x: Exchange, runtime: Runtime, need: AskOwner) -> Answer:
+    """Ask the application's owners: async ones in turn, all sync ones in one worker thread."""
+    tenants: list[Any] = [None] * len(need.questions)
+    waiting = []
+    try:
+        for index, (owner, _, value) in enumerate(need.questions):
+            if is_async(owner):
+                tenants[index] = await owner(value)
+            else:
+                waiting.append((index, owner, value))
+        if waiting:
+            found = await anyio.to_thread.run_sync(lambda: [owner(value) for _, owner, value in waiting])
+            for (index, _, _), tenant in zip(waiting, found, strict=True):
+                tenants[index] = tenant
+    except Exception as error:
+        runtime.on_crash(x, error)
+        return Unavailable("owner-failed")
+    return Owners(tuple(str(tenant) if tenant is not None else None for tenant in tenants))
+
+
 async def _application(function: Callable[[Any], Any] | None, argument: Any) -> Any:
     """Call a function of the application's: awaited if it is async, in a worker thread if not."""
     if function is None:
         raise LookupError("the application gave no function to ask")
-    if inspect.iscoroutinefunction(function):
+    if is_async(function):
         return await function(argument)
     return await anyio.to_thread.run_sync(function, argument)
 
@@ -293,21 +371,32 @@ async def read_body(receive: Receive, limit: int, timeout_s: float) -> BodyAnswe
             if message["type"] == "http.disconnect":
                 return Gone()
             chunk = message.get("body", b"")
+            ended = not message.get("more_body", False)
+            chunks.append(chunk)
             size += len(chunk)
             if size > limit:
-                return TooLarge(b"".join(chunks))
-            chunks.append(chunk)
-            if not message.get("more_body", False):
+                return TooLarge(b"".join(chunks), complete=ended)
+            if ended:
                 return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-    return TimedOut()
+    return TimedOut(b"".join(chunks))
 
 
 def outgoing(x: Exchange, receive: Receive) -> Receive:
     """What the application receives: the body that was read, once, then the real messages; else a guarded stream."""
     if x.body is not None:
         return _replay(x.body, x.body_complete, receive)
+    if not x.has_body:
+        return _guarded(x, _NO_BODY, receive)
     judges = [judge for guard in x.plan.guards if (judge := guard(x)) is not None]
     return _guarded(x, judges, receive) if judges else receive
+
+
+def _unannounced(chunk: bytes) -> Problem | None:
+    """A body that neither a length nor a coding announced: nobody judged it (HTTP/2 allows it, RFC 9113, 8.1.1)."""
+    return _UNANNOUNCED if chunk else None
+
+
+_NO_BODY: list[Callable[[bytes], Problem | None]] = [_unannounced]
 
 
 def _replay(body: bytes, complete: bool, receive: Receive) -> Receive:
@@ -326,7 +415,7 @@ def _replay(body: bytes, complete: bool, receive: Receive) -> Receive:
 def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], receive: Receive) -> Receive:
     async def guarded() -> Message:
         if x.late is not None:
-            return _DISCONNECT
+            return {"type": "http.disconnect"}
         message = await receive()
         if message["type"] == "http.request":
             chunk = message.get("body", b"")
@@ -335,7 +424,7 @@ def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], recei
                 refusal = judge_chunk(chunk)
                 if refusal is not None:
                     x.late, x.layer = refusal, "body"
-                    return _DISCONNECT
+                    return {"type": "http.disconnect"}
         return message
 
     return guarded
@@ -347,13 +436,13 @@ def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], recei
 class _Response:
     """The way out of one HTTP request: the head is finished as it passes, a late verdict replaces the answer."""
 
-    __slots__ = ("_replaced", "_runtime", "_send", "_x", "bytes_out", "overhead_ns", "started", "status")
+    __slots__ = ("_runtime", "_send", "_x", "bytes_out", "overhead_ns", "replaced", "started", "status")
 
     def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
         self._x = x
         self._runtime = runtime
         self._send = send
-        self._replaced = False
+        self.replaced = False
         self.started = False
         self.status = 0
         self.bytes_out = 0
@@ -361,25 +450,26 @@ class _Response:
 
     async def send(self, message: Message) -> None:
         """What the application sends."""
-        if self._replaced:
+        if self.replaced:
             return
-        kind = message["type"]
-        if kind == "http.response.body":
-            self.bytes_out += len(message.get("body", b""))
-        elif kind == "http.response.start":
+        x = self._x
+        if message["type"] == "http.response.start":
             began = perf_counter_ns()
-            x = self._x
             if x.late is None and self._runtime.unconfirmed(x):
                 x.late = UNCONFIRMED
             if x.late is not None:
                 await self.refuse(x.late)
-                self._replaced = True
+                self.replaced = True
                 return
             head = self._runtime.finish_head(x, message["status"], list(message.get("headers") or ()))
             message = {**message, "headers": head.fields}
             self.started = True
             self.status = message["status"]
             self.overhead_ns = perf_counter_ns() - began
+        elif x.late is not None and self.started:
+            self._abort(x.late)
+        elif message["type"] == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
         await self._send(message)
 
     async def refuse(self, verdict: Problem | Reply) -> None:
@@ -387,23 +477,30 @@ class _Response:
         x = self._x
         if self.started or x.gone:
             return
-        self.started = self._replaced = True
+        self.started = self.replaced = True
         self.status, fields, body = self._runtime.refuse(x, verdict)
         self.bytes_out = len(body)
-        await self._send({"type": "http.response.start", "status": self.status, "headers": fields})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        if not (x.native.get("http_version") or "1.1").startswith("1"):
+            # `Connection` does not exist in HTTP/2 and later (RFC 9113, 8.2.2).
+            fields = [field for field in fields if field[0] != b"connection"]
+        await _send_whole(self._send, "http", (self.status, fields, body))
+
+    def _abort(self, verdict: Problem | Reply) -> NoReturn:
+        """The answer began before its request was refused: it must not end like a complete one."""
+        if isinstance(verdict, Problem):
+            self._x.problem = verdict
+        raise ResponseAbortedError("the request was refused")
 
 
 class _Handshake:
     """The way out of a WebSocket handshake: refused before it is accepted, relayed untouched afterwards."""
 
-    __slots__ = ("_denial", "_refused", "_runtime", "_send", "_x", "status")
+    __slots__ = ("_refused", "_runtime", "_send", "_x", "status")
 
-    def __init__(self, x: Exchange, runtime: Runtime, send: Send, denial: bool) -> None:
+    def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
         self._x = x
         self._runtime = runtime
         self._send = send
-        self._denial = denial
         self._refused = False
         self.status = 0
 
@@ -411,27 +508,33 @@ class _Handshake:
         """What the application sends."""
         if self._refused:
             return
-        if message["type"] == "websocket.accept":
+        if not self.status:
             x = self._x
-            if x.late is None and self._runtime.unconfirmed(x):
+            if x.late is None and message["type"] == "websocket.accept" and self._runtime.unconfirmed(x):
                 x.late = UNCONFIRMED
             if x.late is not None:
                 await self.refuse(x.late)
                 return
-            self.status = 101
+            message = self._decided(message)
         await self._send(message)
 
+    def _decided(self, message: Message) -> Message:
+        """The application accepts, closes (403 on the wire) or denies; a denial is a response like any other."""
+        if message["type"] != "websocket.http.response.start":
+            self.status = 101 if message["type"] == "websocket.accept" else 403
+            return message
+        self.status = message["status"]
+        head = self._runtime.finish_head(self._x, self.status, list(message.get("headers") or ()))
+        return {**message, "headers": head.fields}
+
     async def refuse(self, verdict: Problem | Reply) -> None:
-        """A denial response where the server offers it, else close 1008 (RFC 6455, 7.4.1)."""
+        """Refuse before the handshake is accepted."""
         if self._refused:
             return
         self._refused = True
-        self.status, fields, body = self._runtime.refuse(self._x, verdict)
-        if not self._denial:
-            await self._send({"type": "websocket.close", "code": 1008, "reason": ""})
-            return
-        await self._send({"type": "websocket.http.response.start", "status": self.status, "headers": fields})
-        await self._send({"type": "websocket.http.response.body", "body": body})
+        answer = self._runtime.refuse(self._x, verdict)
+        self.status = answer[0]
+        await _deny(self._x.native, self._send, answer)
 
 
 class InnerDoor:

@@ -11,6 +11,9 @@ from portalshield.model.principal import Principal
 MARK = "portalshield"
 """The key under which a door marks the ASGI scope or WSGI environ: a second door steps aside."""
 
+INSTALLED = "portalshield"
+"""Under this name `app.state` (Starlette) or `app.extensions` (Flask) holds the shield of an application."""
+
 CURRENT: ContextVar[Exchange | None] = ContextVar("portalshield_exchange", default=None)
 
 

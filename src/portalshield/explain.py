@@ -12,6 +12,7 @@ from portalshield.flow import Step, insane, walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     Answer,
+    AskOwner,
     Body,
     Count,
     FetchKeys,
@@ -19,6 +20,7 @@ from portalshield.model.needs import (
     Identified,
     Identify,
     Need,
+    Owners,
     ReadBody,
     TenantOf,
     Tenants,
@@ -110,6 +112,8 @@ def _dry(need: Need) -> Answer:
             return Identified(None)
         case TenantOf():
             return Tenants(())
+        case AskOwner():
+            return Owners(tuple(None for _ in need.questions))
         case _:
             assert_never(need)
 

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
 
-from portalshield.context import current_principal
+from portalshield.context import INSTALLED, current_principal
 from portalshield.context import payload as payload
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
@@ -23,12 +23,11 @@ from portalshield.protection import Protected
 from portalshield.routes import Route, Row
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
-from portalshield.wsgi import WsgiDoor, admit_body, judge
+from portalshield.wsgi import WsgiDoor, admit_body, judge, path_of
 
 principal: Principal = cast(Principal, LocalProxy(current_principal))
 """The verified caller, as a proxy. Fails closed: `LookupError` outside a request."""
 
-_EXTENSION = "portalshield"
 _CONVERTER = re.compile(r"<(?:(?P<kind>[a-zA-Z_]\w*)(?:\((?P<arguments>[^>]*?)\))?:)?(?P<name>[a-zA-Z_]\w*)>")
 
 
@@ -37,12 +36,12 @@ _CONVERTER = re.compile(r"<(?:(?P<kind>[a-zA-Z_]\w*)(?:\((?P<arguments>[^>]*?)\)
 
 def installed(app: Flask) -> Protected | None:
     """Whoever protects this application already."""
-    return cast("Protected | None", app.extensions.get(_EXTENSION))
+    return cast("Protected | None", app.extensions.get(INSTALLED))
 
 
 def install(app: Flask, shield: Protected) -> None:
     """Put the doors around the application: the outer one at `wsgi_app`, the inner one as the first `before_request`."""
-    app.extensions[_EXTENSION] = shield
+    app.extensions[INSTALLED] = shield
     protection = shield.protection
     inside = protection.authenticate is not None or protection.tenant_of is not None
     opened: list[Runtime] = []
@@ -231,8 +230,7 @@ class FlaskTable:
 
 
 def _path_info(x: Exchange) -> str:
-    path: str = x.native.get("PATH_INFO", "") or "/"
-    return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
+    return path_of(x.native.get("PATH_INFO", ""))
 
 
 def _texts(route: Route, path: str, arguments: Mapping[str, Any]) -> Mapping[str, str]:

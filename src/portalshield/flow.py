@@ -13,7 +13,7 @@ from typing import Any
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Answer, Need
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.stage import Asks, Checks, Guards, Heads, Stage, needs_principal
+from portalshield.model.stage import Asks, Checks, Guards, Heads, Judges, Stage, needs_principal
 from portalshield.model.verdicts import Problem, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
@@ -59,6 +59,19 @@ class Plan:
     steps: tuple[Step, ...]
     guards: tuple[Callable[[Exchange], Callable[[bytes], Problem | None] | None], ...]
     heads: tuple[Callable[[Exchange, Any], None], ...]
+    judges: tuple[tuple[Any, float], ...] = ()
+    """Stages that read whole responses, each with the share that it enforces."""
+
+    def judge_response(self, x: Exchange, body: bytes) -> Problem | None:
+        """The first refusal of a whole response; report mode notes it and goes on."""
+        for stage, enforced in self.judges:
+            verdict = stage.judge(x, body)
+            if isinstance(verdict, Problem):
+                if _share_enforces(enforced, x):
+                    x.layer = stage.layer
+                    return verdict
+                x.note(stage.layer, verdict)
+        return None
 
 
 def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]]) -> Plan:
@@ -69,6 +82,7 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
         tuple(_step(stage, enforced) for stage, enforced in rows if isinstance(stage, (Checks, Asks))),
         tuple(stage.guard for stage, enforced in rows if isinstance(stage, Guards) and enforced > 0),
         tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
+        tuple((stage, enforced) for stage, enforced in rows if isinstance(stage, Judges)),
     )
 
 
@@ -110,10 +124,14 @@ def walk(x: Exchange, steps: tuple[Step, ...]) -> Walk:
 def _enforces(step: Step, x: Exchange) -> bool:
     if step.by_address and not x.address_trusted:
         return False
-    if step.enforced >= 1:
+    return _share_enforces(step.enforced, x)
+
+
+def _share_enforces(enforced: float, x: Exchange) -> bool:
+    if enforced >= 1:
         return True
     # The request id is random: its first 32 bits choose the share.
-    return int(x.request_id[:8], 16) < step.enforced * 2**32
+    return int(x.request_id[:8], 16) < enforced * 2**32
 
 
 def insane(x: Exchange, fields: int, field_bytes: int) -> Problem | None:

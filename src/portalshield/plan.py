@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from portalshield.flow import Plan, compile_plan
-from portalshield.layers import auth, body, cors, csrf, headers, hosts, json, rate, schema, tenant
+from portalshield.layers import auth, body, cors, csrf, headers, hosts, json, owners, rate, response_guard, schema, tenant
 from portalshield.model.policy import EffectivePolicy, Policy
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.model.stage import Stage
@@ -32,6 +32,7 @@ class Build:
     looks_up: bool
     cors: cors.CorsStage
     trusted: frozenset[bytes]
+    owners: Mapping[str, owners.Owner]
 
     @property
     def authenticates(self) -> bool:
@@ -39,13 +40,21 @@ class Build:
         return self.identifies or self.authority is not None
 
 
-def build(settings: Settings, authority: Authority | None, *, identifies: bool, looks_up: bool) -> Build:
+def build(
+    settings: Settings,
+    authority: Authority | None,
+    *,
+    identifies: bool,
+    looks_up: bool,
+    owned: Mapping[str, owners.Owner],
+) -> Build:
     """Compile what all policies share."""
     credentials = settings.cors.allow_credentials or settings.auth.cookie is not None
     origins = OriginPolicy(settings.cors.allow_origins, credentials=credentials, development=settings.development)
     named = settings.csrf.trusted_origins or (settings.cors.allow_origins if settings.cors.allow_credentials else ())
     trusted = frozenset(canonical_origin(origin).encode() for origin in named if "*" not in origin)
-    return Build(settings, authority, identifies, looks_up, cors.CorsStage(settings.cors, origins), trusted)
+    shared = cors.CorsStage(settings.cors, origins)
+    return Build(settings, authority, identifies, looks_up, shared, trusted, owned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +65,16 @@ class _Positions:
     late_rate: Stage | None
     early_tenant: Stage | None
     late_tenant: Stage | None
+    early_owners: Stage | None
+    late_owners: Stage | None
+    guard: Stage | None
     json: Stage | None
     schema: Stage | None
 
     @property
     def judges_body(self) -> bool:
-        return self.late_tenant is not None or self.json is not None or self.schema is not None
+        judges = (self.late_tenant, self.late_owners, self.json, self.schema)
+        return any(stage is not None for stage in judges)
 
 
 Place = Callable[[Build, EffectivePolicy, _Positions], "Stage | None"]
@@ -74,13 +87,16 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
     (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
+    (lambda b, p, s: s.early_owners, "object ids, once the cheap comparison of tenant ids has passed"),
     (lambda b, p, s: s.late_rate, "counts verified subjects and tenants, so it stands behind them"),
     (lambda b, p, s: body.stage(b.settings.body, p, reads=s.judges_body), "bounds what the next ones parse"),
     (lambda b, p, s: s.json, "one strict parse for tenants and schema; what it refuses nobody else reads"),
     (lambda b, p, s: s.late_tenant, "a foreign tenant is 404 even where the schema would say more"),
+    (lambda b, p, s: s.late_owners, "object ids in the body, likewise"),
     (lambda b, p, s: s.schema, "the dearest check, on a request that everybody else let through"),
     (lambda b, p, s: headers.HeadersStage(b.settings.headers, shares_across_origins=bool(b.settings.cors.allow_origins)),
      "adds to the response only, behind whatever the others added"),
+    (lambda b, p, s: s.guard, "reads what the handler answered"),
 )  # fmt: skip
 """What stands where, and why there."""
 
@@ -103,6 +119,7 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str) -> Plan:
     positions = _Positions(
         *rate.stages(config.rate, policy, route),
         *tenants,
+        *_object_stages(b, policy, scoped),
         json_stage if _share(config, policy, "json") is not None else None,
         schema.SchemaStage(policy.body) if policy.body is not None else None,
     )
@@ -111,10 +128,27 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str) -> Plan:
     return compile_plan(policy, [(stage, share) for stage, share in stages if share is not None])
 
 
+def _object_stages(
+    b: Build, policy: EffectivePolicy, scoped: bool
+) -> tuple[Stage | None, Stage | None, Stage | None]:
+    """Owners at both positions, and the response guard: for routes of one tenant."""
+    if not scoped or policy.public or policy.cross_tenant:
+        return None, None, None
+    guard = response_guard.ResponseGuardStage(tenant.fields_of(b.settings.tenant, policy))
+    owned = {**b.owners, **dict(policy.owners)}
+    if not owned:
+        return None, None, guard
+    return owners.OwnerStage(owned, in_body=False), owners.OwnerStage(owned, in_body=True), guard
+
+
 def _share(settings: Settings, policy: EffectivePolicy, layer: str) -> float | None:
-    # What only adds to responses has no report mode, and a body that others judge is read whatever its own mode.
-    share = effective(layer, policy.mode, settings.mode.of(layer), settings.mode.default)
-    return 0.0 if layer == "body" and share is None else share
+    named = settings.mode.of(layer)
+    share = effective(layer, policy.mode, named, settings.mode.default)
+    if layer == "body" and share is None:
+        return 0.0  # a body that others judge is read whatever its own mode
+    if layer == "response_guard" and share is not None and named is None and policy.mode is None:
+        return share if settings.development else 0.0
+    return share
 
 
 # -- which route has which policy -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from portalshield.context import CURRENT
 from portalshield.flow import Plan
 from portalshield.issuers import authority_of
+from portalshield.layers.owners import Owner
 from portalshield.model.exchange import Exchange
 from portalshield.model.policy import Policy
 from portalshield.model.principal import Principal
@@ -49,11 +50,14 @@ class Protection:
         policies: Iterable[Policy] = (),
         authenticate: Authenticate | None = None,
         tenant_of: TenantLookup | None = None,
+        owners: Mapping[str, Owner] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         found, problems = (settings, list(settings.problems())) if settings is not None else read(config=config)
         self.authenticate = authenticate
         self.tenant_of = tenant_of
+        self.owners = dict(owners or {})
+        self._runtime: Runtime | None = None
         if found is None:
             raise ConfigurationError(tuple(problems))
         self.settings = found
@@ -67,6 +71,9 @@ class Protection:
         problems += [*file_problems, *pattern_problems, *key_problems, *self._undecided(problems)]
         if problems:
             raise ConfigurationError(tuple(problems))
+        for name in ("insecure_no_audience", "insecure_no_expiry"):
+            if getattr(found.auth, name):
+                _log.warning("PORTALSHIELD_AUTH__%s is on: tokens are checked less strictly", name.upper())
 
     def _undecided(self, problems: list[ConfigurationProblem]) -> Iterable[ConfigurationProblem]:
         """Nobody said how users are authenticated."""
@@ -87,7 +94,11 @@ class Protection:
         """What all plans are compiled from."""
         authority = None if self.authenticate is not None else self.authority
         return build(
-            self.settings, authority, identifies=self.authenticate is not None, looks_up=self.tenant_of is not None
+            self.settings,
+            authority,
+            identifies=self.authenticate is not None,
+            looks_up=self.tenant_of is not None,
+            owned=self.owners,
         )
 
     def open(
@@ -101,7 +112,7 @@ class Protection:
         settings = self.settings
         table, strict = tabulate(self.build(), self.rows)
         telemetry = open_telemetry(settings.log, settings.sentry, environment=settings.env, facts=_facts)
-        return Runtime(
+        self._runtime = Runtime(
             settings=settings,
             table=table,
             strict=strict,
@@ -121,6 +132,15 @@ class Protection:
             has_inner=has_inner,
             request_of=request_of,
         )
+        return self._runtime
+
+    def forget(self) -> None:
+        """Forget what was counted and remembered (a test run)."""
+        if self.authority is not None:
+            self.authority.forget()
+        if self._runtime is not None:
+            self._runtime.tenants.clear()
+            self._runtime.store.clear()
 
     def open_opaque(self) -> Runtime:
         """For an application without a router to ask."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +20,12 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
 from portalshield.model.needs import Answer, Hit, Need, TenantOf, Tenants
 from portalshield.model.principal import Principal
+from portalshield.model.setting import ConfigurationError
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.routes import Table
 from portalshield.rules.addresses import TrustedProxies, client_address, is_private
 from portalshield.rules.hosts import HostPolicy
+from portalshield.rules.traceparent import trace_id
 from portalshield.settings import Settings
 from portalshield.stores import Store
 from portalshield.stores.memo import TimedMemo
@@ -32,7 +35,9 @@ from portalshield.wire import Rendered, render
 UNCONFIRMED = problem("internal-error", why="route-not-confirmed")
 CRASHED = problem("internal-error", why="application-crashed")
 _BUG = problem("internal-error", why="stage-failed")
-_UNOPENED = problem("unavailable", why="not-compiled", fields=((b"retry-after", b"30"), (b"x-content-type-options", b"nosniff")))
+_UNOPENED = problem(
+    "unavailable", why="not-compiled", fields=((b"retry-after", b"30"), (b"x-content-type-options", b"nosniff"))
+)
 _TWO_LENGTHS = problem("malformed-request", why="length-and-coding")
 _BAD_HOST = problem("malformed-request", why="host-malformed")
 _POOL = 4096
@@ -157,6 +162,9 @@ class Runtime:
         principal = x.principal
         record = RequestRecord()
         record.request_id = x.request_id
+        traced = x.headers.get_all(b"traceparent")
+        if traced:
+            record.trace_id = trace_id(*traced)
         record.method = x.method
         record.route = x.template
         record.status = status
@@ -171,6 +179,7 @@ class Runtime:
             record.auth = principal.auth_method
         if x.problem is not None:
             record.problem = x.problem.type.slug
+            record.why = x.problem.why
             record.layer = x.layer
         record.quiet = x.policy.health
         record.would_refuse = x.would_refuse
@@ -214,7 +223,7 @@ class Opening:
                     self.runtime = self._start()
                 except Exception as error:
                     self.error = error
-                    _log.critical("portalshield cannot start and refuses every request", exc_info=error)
+                    _log.critical("portalshield refuses every request (503): %s", _why(error))
             return self.runtime
 
     def _start(self) -> Runtime:
@@ -222,6 +231,13 @@ class Opening:
         for keys in runtime.keys.values():
             keys.start()
         return runtime
+
+
+def _why(error: Exception) -> str:
+    """What may be told: our own text names no value, anybody else's message could."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
+    return "\n".join((type(error).__name__, *traceback.format_tb(error.__traceback__)))
 
 
 def unopened(request_id: str, method: str, accept: bytes | None) -> Rendered:

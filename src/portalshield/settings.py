@@ -37,7 +37,7 @@ PREFIX = "PORTALSHIELD_"
 FALLBACKS = {"REDIS_URL": PREFIX + "STORAGE"}
 """Names that hosts set themselves, read where our own is unset."""
 
-_LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers")
+_LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers", "response_guard")
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 _ModeField = Annotated[str | None, Setting("enforce, report, `report:25%` or off, for this layer")]
 
@@ -58,6 +58,7 @@ class ModeConfig(BaseModel):
     json_: _ModeField = None
     schema_: _ModeField = None
     headers: _ModeField = None
+    response_guard: _ModeField = None
 
     def of(self, layer: str) -> str | None:
         """What was said about one layer; None: nothing."""

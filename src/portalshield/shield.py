@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from portalshield.explain import Explanation, explain
+from portalshield.layers.owners import Owner
 from portalshield.model.policy import Policy
 from portalshield.protection import Authenticate, Protection, TenantLookup
 from portalshield.report import Finding, RouteReport, findings, reports
@@ -18,7 +19,7 @@ class Shield:
     """Protects one application, in place: `type(app)`, its test client and its OpenAPI stay as they were.
 
     `settings` default to the environment (for Flask overlaid by `app.config["PORTALSHIELD_*"]`); nothing is read
-    before there is an application. `policies` are terms by route pattern. `authenticate(request)` returns a `Principal`
+    before there is an application. `policies` are terms by route pattern. `owners` tell whose an object id is. `authenticate(request)` returns a `Principal`
     or None and replaces `AUTH`; `tenant_of(principal)` returns the tenant, several or None where the credential names
     none; both may be sync or async. Raises `ConfigurationError` with every mistake at once, `TypeError` for an
     application that is neither FastAPI, Starlette nor Flask (wrap those in a `ShieldMiddleware`).
@@ -30,11 +31,13 @@ class Shield:
         *,
         settings: Settings | None = None,
         policies: Iterable[Policy] = (),
+        owners: Mapping[str, Owner] | None = None,
         authenticate: Authenticate | None = None,
         tenant_of: TenantLookup | None = None,
     ) -> None:
         self._settings = settings
         self._policies = tuple(policies)
+        self._owners = dict(owners or {})
         self._authenticate = authenticate
         self._tenant_of = tenant_of
         self._protection: Protection | None = None
@@ -84,13 +87,17 @@ class Shield:
         return findings(self.protection, self._rows(), self._app)
 
     def _protect(self, config: Mapping[str, Any]) -> Protection:
-        self._protection = Protection(self._settings, self._policies, self._authenticate, self._tenant_of, config)
+        self._protection = Protection(
+            self._settings, self._policies, self._authenticate, self._tenant_of, self._owners, config
+        )
         return self._protection
 
     def explain(self, method: str, path: str, headers: Mapping[str, str]) -> Explanation:
         """Which layer decides what about this request, and why; nothing is sent or counted."""
         native = {"type": "http", "path": path.partition("?")[0], "PATH_INFO": path.partition("?")[0], "root_path": ""}
-        return explain(self._table(), method, path, headers, native)
+        allowed = self.settings.hosts.allowed
+        named = {"host": allowed[0].replace("*", "www") if allowed else "localhost", **headers}
+        return explain(self._table(), method, path, named, native)
 
     def _rows(self) -> list[Row]:
         """The compiled routes; raises `ConfigurationError` where the wiring is wrong."""

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Mount, Router, WebSocketRoute, compile_
 from starlette.routing import Route as StarletteRoute
 
 from portalshield.asgi import AsgiDoor, InnerDoor, Receive, Scope, Send
-from portalshield.context import CURRENT, MARK
+from portalshield.context import CURRENT, INSTALLED, MARK
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
 from portalshield.model.policy import terms_of
@@ -36,8 +36,6 @@ from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 
 _Handle = Callable[[Scope, Receive, Send], Any]
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}")
-_INSTALLED = "portalshield"
-"""The attribute of `app.state` that marks a shielded application."""
 
 
 # -- installation -----------------------------------------------------------------------------------------------------
@@ -45,12 +43,12 @@ _INSTALLED = "portalshield"
 
 def installed(app: Starlette) -> Protected | None:
     """Whoever protects this application already."""
-    return getattr(app.state, _INSTALLED, None)
+    return getattr(app.state, INSTALLED, None)
 
 
 def install(app: Starlette, shield: Protected) -> None:
     """Put the doors around the application, outside its ServerErrorMiddleware, in place."""
-    setattr(app.state, _INSTALLED, shield)
+    setattr(app.state, INSTALLED, shield)
     protection = shield.protection
     build_stack = app.build_middleware_stack
     inside = protection.authenticate is not None or protection.tenant_of is not None
@@ -363,7 +361,7 @@ def _current(scope: Scope) -> Exchange | None:
 
 def _confirm(target: BaseRoute) -> None:
     """Make a route's `handle` compare what really matched with what the policy was applied to; once per route."""
-    if getattr(target.handle, _INSTALLED, False):
+    if getattr(target.handle, INSTALLED, False):
         return
     handle: _Handle = target.handle
 
@@ -378,13 +376,13 @@ def _confirm(target: BaseRoute) -> None:
                 return
         await handle(scope, receive, send)
 
-    setattr(confirming, _INSTALLED, True)
+    setattr(confirming, INSTALLED, True)
     target.handle = confirming  # type: ignore[method-assign]
 
 
 def _reach(router: Router) -> None:
     """Make a router tell that a request arrived."""
-    if getattr(router.middleware_stack, _INSTALLED, False):
+    if getattr(router.middleware_stack, INSTALLED, False):
         return
     stack = router.middleware_stack
 
@@ -394,7 +392,7 @@ def _reach(router: Router) -> None:
             x.reached = True
         await stack(scope, receive, send)
 
-    setattr(reaching, _INSTALLED, True)
+    setattr(reaching, INSTALLED, True)
     router.middleware_stack = reaching
 
 

@@ -7,7 +7,6 @@ The same walk as the ASGI door, driven synchronously. Blocks pass one by one, `c
 from __future__ import annotations
 
 import asyncio
-import inspect
 import io
 import sys
 import time
@@ -20,6 +19,7 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     INSIDE,
     Answer,
+    AskOwner,
     Body,
     BodyAnswer,
     FetchKeys,
@@ -28,6 +28,7 @@ from portalshield.model.needs import (
     Identified,
     Identify,
     Need,
+    Owners,
     ReadBody,
     Refreshed,
     TenantOf,
@@ -35,9 +36,10 @@ from portalshield.model.needs import (
     Unavailable,
 )
 from portalshield.model.principal import Principal
-from portalshield.model.verdicts import Problem, Reply, Verdict
+from portalshield.model.verdicts import Problem, Reply, Verdict, problem
+from portalshield.rules.colour import is_async
 from portalshield.protection import Protected, Protection, protection_of
-from portalshield.runtime import CRASHED, UNCONFIRMED, RequestIds, Runtime
+from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, unopened
 from portalshield.wire import reason
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 _ids = RequestIds()
 _BLOCK = 65_536
+_UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 
 
 class EnvironHeaders:
@@ -58,7 +61,7 @@ class EnvironHeaders:
     def get(self, name: bytes) -> bytes | None:
         """The value of a field."""
         value = self._environ.get(_KEYS.get(name) or _key(name))
-        return value.encode("latin-1") if value is not None else None
+        return value.encode("latin-1", "replace") if value is not None else None
 
     def get_all(self, name: bytes) -> list[bytes]:
         """The value as a list: repeats were joined by the server."""
@@ -89,15 +92,16 @@ class WsgiDoor:
 
     def __init__(self, app: WSGIApplication, open_runtime: Callable[[], Runtime]) -> None:
         self.app = app
-        self._open = open_runtime
-        self._runtime: Runtime | None = None
+        self._opening = Opening(open_runtime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request of the server."""
         if MARK in environ:
             return self.app(environ, start_response)
         began = perf_counter_ns()
-        runtime = self._runtime or self._start()
+        runtime = self._opening.runtime or self._opening.attempt()
+        if runtime is None:
+            return _refuse_unopened(environ, start_response)
         x, judged = _exchange(environ, runtime)
         token = CURRENT.set(x)
         response = _Response(x, runtime, start_response, began)
@@ -113,7 +117,7 @@ class WsgiDoor:
         try:
             response.blocks = self.app(environ, response.start)
         except Exception as error:
-            return response.crashed(error)
+            return response.rescued(error)
         except BaseException:
             response.finish()
             raise
@@ -124,11 +128,12 @@ class WsgiDoor:
             return response.blocks
         return response
 
-    def _start(self) -> Runtime:
-        self._runtime = runtime = self._open()
-        for keys in runtime.keys.values():
-            keys.start()
-        return runtime
+
+def _refuse_unopened(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    accept = environ.get("HTTP_ACCEPT", "").encode("latin-1", "replace")
+    status, fields, body = unopened(_ids.draw(), environ["REQUEST_METHOD"], accept)
+    start_response(reason(status), [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields])
+    return [body]
 
 
 def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any]:
@@ -136,12 +141,10 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any
     x.native = environ
     x.headers = EnvironHeaders(environ)
     x.method = environ["REQUEST_METHOD"]
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    x.path = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
-    x.path = x.path or "/"
+    x.path = path_of(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None
-    x.query = environ.get("QUERY_STRING", "").encode("latin-1")
+    x.query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
     x.https = environ.get("wsgi.url_scheme") == "https"
     x.peer = environ.get("REMOTE_ADDR") or None
     x.request_id = _ids.draw()
@@ -151,6 +154,16 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any
     fields = [(key, value) for key, value in environ.items() if key.startswith("HTTP_")]
     environ[MARK] = x
     return x, runtime.begin(x, len(fields), sum([len(key) + len(value) for key, value in fields]), False)
+
+
+def path_of(text: str) -> str:
+    """A path as an environ has it (bytes in the guise of latin-1, PEP 3333) as text; U+FFFD where it is no UTF-8."""
+    if text.isascii():
+        return text or "/"
+    try:
+        return text.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return "\ufffd"
 
 
 # -- driving the walk -------------------------------------------------------------------------------------------------
@@ -191,6 +204,8 @@ def _answer(x: Exchange, runtime: Runtime, need: Need) -> Answer:
             return _identify(x, runtime)
         case TenantOf():
             return _tenant_of(x, runtime, need)
+        case AskOwner():
+            return _owners(x, runtime, need)
         case _:
             assert_never(need)
 
@@ -213,11 +228,20 @@ def _tenant_of(x: Exchange, runtime: Runtime, need: TenantOf) -> Answer:
     return runtime.remember_tenants(x, need.principal, found)
 
 
+def _owners(x: Exchange, runtime: Runtime, need: AskOwner) -> Answer:
+    try:
+        found = [_application(owner, value) for owner, _, value in need.questions]
+    except Exception as error:
+        runtime.on_crash(x, error)
+        return Unavailable("owner-failed")
+    return Owners(tuple(str(tenant) if tenant is not None else None for tenant in found))
+
+
 def _application(function: Callable[[Any], Any] | None, argument: Any) -> Any:
     """Call a function of the application's; an async one gets a loop of its own."""
     if function is None:
         raise LookupError("the application gave no function to ask")
-    if inspect.iscoroutinefunction(function):
+    if is_async(function):
         return asyncio.run(function(argument))
     return function(argument)
 
@@ -229,11 +253,24 @@ def read_body(environ: WSGIEnvironment, limit: int) -> BodyAnswer:
     """Read a whole body of at most `limit` bytes; a body shorter than declared is a client that went away."""
     source = environ["wsgi.input"]
     length = environ.get("CONTENT_LENGTH") or ""
-    if length and not length.isdigit():
+    if length and not (length.isascii() and length.isdigit()):
         return TooLarge()
-    wanted = int(length) if length else limit + 1
-    if not length and "HTTP_TRANSFER_ENCODING" not in environ:
+    if not length and not environ.get("wsgi.input_terminated"):
+        # Nobody knows where such a body ends: frameworks see none, and a read could wait for ever.
         return Body(b"")
+    wanted = int(length) if length else limit + 1
+    try:
+        data = _read(source, min(wanted, limit + 1))
+    except OSError:
+        return Gone()
+    if len(data) > limit:
+        return TooLarge(data, complete=bool(length) and len(data) == wanted)
+    if length and len(data) < wanted:
+        return Gone()
+    return Body(data)
+
+
+def _read(source: Any, wanted: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while size < wanted:
@@ -242,11 +279,7 @@ def read_body(environ: WSGIEnvironment, limit: int) -> BodyAnswer:
             break
         chunks.append(chunk)
         size += len(chunk)
-        if size > limit:
-            return TooLarge(b"".join(chunks))
-    if length and size < wanted:
-        return Gone()
-    return Body(b"".join(chunks))
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def admit_body(x: Exchange) -> None:
@@ -260,9 +293,24 @@ def admit_body(x: Exchange) -> None:
         else:
             environ["wsgi.input"] = _Joined(x.body, environ["wsgi.input"])
         return
-    judges = [judge_chunk for guard in x.plan.guards if (judge_chunk := guard(x)) is not None]
+    if x.has_body:
+        judges = [judge_chunk for guard in x.plan.guards if (judge_chunk := guard(x)) is not None]
+    else:
+        judges = _NO_BODY if environ.get("wsgi.input_terminated") and not _announces(environ) else []
     if judges:
         environ["wsgi.input"] = _Guarded(x, judges, environ["wsgi.input"])
+
+
+def _announces(environ: WSGIEnvironment) -> bool:
+    """HTTP/1 says that a body follows or has none (RFC 9112, 6.3); later versions may send one without saying."""
+    return str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1.")
+
+
+def _unannounced(chunk: bytes) -> Problem | None:
+    return _UNANNOUNCED if chunk else None
+
+
+_NO_BODY: list[Callable[[bytes], Problem | None]] = [_unannounced]
 
 
 class _Joined(io.RawIOBase):
@@ -285,29 +333,55 @@ class BodyRefusedError(OSError):
     """Raised into an application that reads a body which a guard refused; the door then answers in its place."""
 
 
-class _Guarded(io.RawIOBase):
-    """A body that streams to the application, judged chunk by chunk."""
+class _Guarded:
+    """A body that streams to the application, judged as it passes. Never asks for more than the application did."""
 
     def __init__(self, x: Exchange, judges: list[Callable[[bytes], Problem | None]], source: Any) -> None:
         self._x = x
         self._judges = judges
         self._source = source
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes; all of them, block by block, without a size."""
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(_BLOCK), b""))
+        return self._judged(self._source.read, size)
 
-    def readinto(self, buffer: Any) -> int:
-        if self._x.late is not None:
+    def readline(self, size: int | None = -1) -> bytes:
+        """One line with its end, or as much of it as `size` allows."""
+        left = sys.maxsize if size is None or size < 0 else size
+        parts: list[bytes] = []
+        while left > 0:
+            parts.append(self._judged(self._source.readline, min(left, _BLOCK)))
+            left -= len(parts[-1])
+            if not parts[-1] or parts[-1].endswith(b"\n"):
+                break
+        return b"".join(parts)
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """Lines, until they are `hint` bytes or more."""
+        lines: list[bytes] = []
+        left = sys.maxsize if hint is None or hint <= 0 else hint
+        while left > 0 and (line := self.readline()):
+            lines.append(line)
+            left -= len(line)
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _judged(self, read: Callable[[int], bytes], size: int) -> bytes:
+        x = self._x
+        if x.late is not None:
             raise BodyRefusedError("the body was refused")
-        chunk = self._source.read(len(buffer))
-        self._x.bytes_in += len(chunk)
+        chunk = read(size)
+        x.bytes_in += len(chunk)
         for judge_chunk in self._judges:
             refusal = judge_chunk(chunk)
             if refusal is not None:
-                self._x.late, self._x.layer = refusal, "body"
+                x.late, x.layer = refusal, "body"
                 raise BodyRefusedError("the body was refused")
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+        return chunk
 
 
 # -- responses --------------------------------------------------------------------------------------------------------
@@ -323,47 +397,58 @@ class _Response:
         self._began = began
         self._iterator: Iterator[bytes] | None = None
         self._done = False
+        self._started = False
         self._sent = False
+        self._replaced = False
         self._overhead_ns = 0
         self._bytes_out = 0
         self._status = 0
-        self._replacement: bytes | None = None
+        self._body = b""
         self.blocks: Iterable[bytes] = ()
         self.token: Any = None
         self.entered = began
 
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         """What the application calls as `start_response`."""
+        if self._replaced:
+            return self.write
         began = perf_counter_ns()
         x = self._x
         if x.late is None and self._runtime.unconfirmed(x):
             x.late = UNCONFIRMED
-        if x.late is not None and self._replacement is None:
+        if x.late is not None:
             self._replace(x.late, exc_info)
-            return self._swallow
-        if self._replacement is not None:
-            return self._swallow
+            return self.write
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._status = int(status[:3])
         head = self._runtime.finish_head(x, self._status, fields)
         self._overhead_ns += perf_counter_ns() - began
-        return self._begin(status, head.fields, exc_info)
+        self._write = self._begin(status, head.fields, exc_info)
+        return self.write
 
-    def refuse(self, verdict: Problem | Reply, exc_info: Any = None) -> Iterable[bytes]:
-        """Answer instead of the application."""
-        self._replace(verdict, exc_info)
-        body = self._replacement or b""
-        self.finish()
-        return [body]
+    def write(self, data: bytes) -> None:
+        """What `start_response` returned to the application; what an answer that was replaced writes goes nowhere."""
+        if self._admits():
+            self._sent = self._sent or bool(data)
+            self._bytes_out += len(data)
+            self._write(data)
 
-    def crashed(self, error: Exception) -> Iterable[bytes]:
-        """The application raised before its first block: one safe 500, the exception handed to the server."""
-        self._x.crash = error
-        late = self._x.late
-        if self._sent:
+    def refuse(self, verdict: Problem | Reply) -> Iterable[bytes]:
+        """Answer without the application."""
+        try:
+            self._replace(verdict, None)
+        finally:
             self.finish()
-            raise error
-        return self.refuse(late, None if late else sys.exc_info()) if late else self.refuse(CRASHED, sys.exc_info())
+        return [self._body]
+
+    def rescued(self, error: Exception) -> Iterable[bytes]:
+        """What is answered instead, when the application raised on being called."""
+        try:
+            self._crashed(error)
+        except BaseException:
+            self.finish()
+            raise
+        return self
 
     def finish(self) -> None:
         """Once: reset the context, write the line."""
@@ -383,26 +468,13 @@ class _Response:
         return self
 
     def __next__(self) -> bytes:
-        if self._replacement is not None:
-            block, self._replacement = self._replacement, None
-            self._iterator = iter(())
-            if block:
+        if not self._replaced:
+            block = self._advance()
+            if self._admits():
+                self._sent = self._sent or bool(block)
+                self._bytes_out += len(block)
                 return block
-        if self._iterator is None:
-            self._iterator = iter(self.blocks)
-        try:
-            block = next(self._iterator)
-        except StopIteration:
-            raise
-        except Exception as error:
-            if self._sent:
-                self._x.crash = error
-                raise
-            self._iterator = iter(())
-            return next(iter(self.crashed(error)))
-        self._sent = self._sent or bool(block)
-        self._bytes_out += len(block)
-        return block
+        return self._instead()
 
     def close(self) -> None:
         """Close the application's iterable, then finish."""
@@ -413,21 +485,61 @@ class _Response:
         finally:
             self.finish()
 
+    def _advance(self) -> bytes:
+        """The application's next block; none where its answer is replaced while it makes one."""
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self.blocks)
+            return next(self._iterator)
+        except StopIteration:
+            if self._replaced:
+                return b""
+            raise
+        except Exception as error:
+            self._crashed(error)
+            return b""
+
+    def _admits(self) -> bool:
+        """False, and the answer replaced, if the request was refused after it began. A server that has sent the head
+        raises the error instead (PEP 3333): what is out must not end like a complete answer."""
+        late = self._x.late
+        if late is None or self._replaced:
+            return not self._replaced
+        error = BodyRefusedError("the request was refused")
+        self._replace(late, (BodyRefusedError, error, None) if self._started else None)
+        return False
+
+    def _crashed(self, error: Exception) -> None:
+        """One safe 500 with the exception for the server; what stumbled over a refusal is refused."""
+        if self._replaced:
+            return
+        late = self._x.late
+        if late is None:
+            self._x.crash = error
+        if self._sent:
+            raise error
+        self._replace(late or CRASHED, sys.exc_info() if late is None or self._started else None)
+
+    def _instead(self) -> bytes:
+        """The body of the refusal, once."""
+        body, self._body = self._body, b""
+        if not body:
+            raise StopIteration
+        return body
+
     def _replace(self, verdict: Problem | Reply, exc_info: Any) -> None:
-        self._status, fields, body = self._runtime.refuse(self._x, verdict)
-        self._replacement = body
-        self._bytes_out = len(body)
+        self._replaced = True
+        self._status, fields, self._body = self._runtime.refuse(self._x, verdict)
+        self._bytes_out += len(self._body)
         self._begin(reason(self._status), fields, exc_info)
 
-    def _begin(self, status: str, fields: list[tuple[bytes, bytes]], exc_info: Any) -> Any:
+    def _begin(self, status: str, fields: list[tuple[bytes, bytes]], exc_info: Any) -> Callable[[bytes], object]:
+        self._started = True
         # Hop-by-hop fields are the server's (PEP 3333): our `Connection: close` stays here.
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields if name != b"connection"]
         if exc_info:
             return self._start_response(status, headers, exc_info)
         return self._start_response(status, headers)
-
-    def _swallow(self, data: bytes) -> None:
-        """`write()` of an application whose answer was replaced."""
 
 
 class ShieldMiddleware:

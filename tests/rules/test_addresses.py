@@ -154,6 +154,14 @@ def test_a_wrong_entry_is_named_without_its_text(entries: list[str], text: str) 
     assert all(entry not in str(caught.value).split() for entry in entries if not entry.isdigit() and entry)
 
 
+def test_overlong_texts_are_not_remembered() -> None:
+    """They are no address, and a memo is no place for them."""
+    text = "7" * 1000
+    assert (limit_key(text), canonical_address(text)) == (LOCAL, LOCAL)
+    assert text not in addresses._KEYS
+    assert text not in addresses._CANONICAL
+
+
 def test_networks_may_be_addresses_and_mapped() -> None:
     """A single address is a network of one; an IPv4-mapped network covers the IPv4 addresses in it."""
     assert parse_networks(["192.0.2.1"]).covers("192.0.2.1")

@@ -28,7 +28,9 @@ def media(value: bytes) -> MediaType:
         pytest.param(b"text/html;;a=b;", "text/html", (("a", "b"),), id="empty-parameters"),
         pytest.param(b'a/b;x="\\"q\\\\;"; y=1', "a/b", (("x", '"q\\;'), ("y", "1")), id="quoted-pairs"),
         pytest.param(b'a/b;x=""', "a/b", (("x", ""),), id="empty-quoted"),
-        pytest.param(b"multipart/form-data; boundary=--x'y", "multipart/form-data", (("boundary", "--x'y"),), id="form"),
+        pytest.param(
+            b"multipart/form-data; boundary=--x'y", "multipart/form-data", (("boundary", "--x'y"),), id="form"
+        ),
         pytest.param(b"application/vnd.api+json", "application/vnd.api+json", (), id="suffix"),
     ],
 )
@@ -146,9 +148,12 @@ def test_equal_types_are_equal() -> None:
     assert hash(media(b"a/b;x=1")) == hash(media(b'A/B; x="1"'))
     assert media(b"a/b") != media(b"a/c")
     assert media(b"a/b") != "a/b"
+    assert repr(media(b"a/b;x=1")) == "MediaType('a/b', (('x', '1'),))"
 
 
-_TOKENS = st.text("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8).filter(lambda t: t != "*")
+_TOKENS = st.text("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8).filter(
+    lambda t: t != "*"
+)
 _QUOTED = st.text("\t abcdef;,\"\\=/'", max_size=12)
 
 

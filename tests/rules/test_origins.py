@@ -67,13 +67,15 @@ DANGEROUS = [
     pytest.param("https://app.example.com\\", "009", id="backslash"),
     pytest.param("https://" + "a" * 64 + ".example", "009", id="label-too-long"),
     pytest.param("https://" + "ab." * 90 + "example", "009", id="name-too-long"),
+    pytest.param("https://" + "ü" * 70 + ".example", "009", id="idn-label-too-long"),
+    pytest.param("http://[zz::1]", "009", id="broken-ipv6"),
     pytest.param("http://1.2.3", "009", id="short-ipv4"),
     pytest.param("http://256.1.1.1", "009", id="ipv4-out-of-range"),
     pytest.param("http://0x7f.1", "009", id="ipv4-odd-spelling"),
     pytest.param("http://[::1", "009", id="open-bracket"),
     pytest.param("http://[::1]x", "009", id="behind-the-bracket"),
     pytest.param("http://[fe80::1%25eth0]", "009", id="zone"),
-    pytest.param("http://::1", "010", id="ipv6-without-brackets"),
+    pytest.param("http://::1", "009", id="ipv6-without-brackets"),
     pytest.param("https://app.example.com:", "010", id="empty-port"),
     pytest.param("https://app.example.com:0", "010", id="port-zero"),
     pytest.param("https://app.example.com:65536", "010", id="port-too-large"),
@@ -316,12 +318,12 @@ def test_any_text_is_canonical_or_an_origin_error(text: str) -> None:
 def test_any_entry_is_compiled_or_an_origin_error(text: str, credentials: bool, development: bool) -> None:
     """Compiling an entry never fails in another way, and `origin_faults` agrees with the constructor."""
     faults = origin_faults([text], credentials=credentials, development=development)
+    refused: list[str] = []
     try:
         policy(text, credentials=credentials, development=development)
     except OriginError as error:
-        assert [fault.code for fault in faults] == [error.code]
-    else:
-        assert faults == ()
+        refused.append(error.code)
+    assert [fault.code for fault in faults] == refused
 
 
 @given(_LABELS, _LABELS, _LABELS)

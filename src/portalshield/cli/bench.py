@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +141,13 @@ def _smallest_quota(answer: Answer) -> int:
 
 @contextmanager
 def _quiet_stdout() -> Iterator[None]:
-    """Nothing that the application prints or logs comes between the figures: its descriptor leads to nowhere."""
+    """Nothing that the application prints or logs comes between the figures: stream and descriptor lead to nowhere."""
     sys.stdout.flush()
     own = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
-        yield
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            os.dup2(nowhere.fileno(), 1)
+            yield
     finally:
-        sys.stdout.flush()
         os.dup2(own, 1)
         os.close(own)
-        os.close(nowhere)

@@ -106,9 +106,10 @@ class BodyStage:
                 x.body = answer.data
                 return None
             case TooLarge():
-                x.body, x.body_complete = answer.prefix, False
+                x.body, x.body_complete = answer.prefix, answer.complete
                 return _ARRIVED
             case TimedOut():
+                x.body, x.body_complete = answer.prefix, False
                 return _SLOW
             case Gone():
                 x.gone = True

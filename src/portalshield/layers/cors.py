@@ -17,7 +17,7 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Reply, Verdict, problem
-from portalshield.rules.origins import OriginError, OriginPolicy
+from portalshield.rules.origins import OriginPolicy, origin_faults
 
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
@@ -61,9 +61,7 @@ class CorsConfig(BaseModel):
     def problems(self, *, credentials: bool, development: bool) -> Iterable[ConfigurationProblem]:
         """What is dangerous or broken in the policy, each with its own id."""
         prefix = "PORTALSHIELD_CORS__"
-        try:
-            OriginPolicy(self.allow_origins, credentials=credentials, development=development)
-        except OriginError as error:
+        for error in origin_faults(self.allow_origins, credentials=credentials, development=development):
             yield ConfigurationProblem(f"PS-CORS-{error.code}", prefix + "ALLOW_ORIGINS", str(error), error.hint)
         for number, name in enumerate(self.allow_methods, 1):
             if name != name.upper() or not name.isalpha():
@@ -128,6 +126,10 @@ class CorsStage:
             head.drop(_OWN)
         if self._varies:
             head.vary(b"Origin")
+        if x.origin is None and x.problem is not None:
+            # A refusal from before our check is readable by an allowed front end too.
+            origin = x.headers.get(b"origin")
+            x.origin = origin if origin is not None and self._allows(origin) else None
         if x.origin is not None:
             head.fields.append((b"access-control-allow-origin", x.origin))
             head.fields.extend(self._credentials)

@@ -136,7 +136,7 @@ class TenantStage:
                 # The framework may hand over another id than the path says (`007` as an int): refuse what changes.
                 yield value if str(x.arguments.get(name, value)) == value else ""
         if x.query and names_occur(x.query, self._in_query):
-            yield from in_query(x.query, self._fields)
+            yield from (value for _, value in in_query(x.query, self._fields))
         if not x.headers.disjoint(self._headers):
             for field in self._headers:
                 for raw in x.headers.get_all(field):
@@ -155,7 +155,7 @@ class TenantBodyStage:
     def check(self, x: Exchange) -> Verdict:
         """404 if the body addresses another tenant than the proven one."""
         body, principal = x.body, x.principal
-        if not body or principal is None or principal.tenant is None:
+        if body is None or principal is None or principal.tenant is None:
             return None
         if not x.body_complete:
             return _UNJUDGED
@@ -171,7 +171,7 @@ class TenantBodyStage:
             return self._in_json(body, x.json)
         media = parse_media_type(x.headers.get(b"content-type") or b"")
         if media is not None and media.essence == "application/x-www-form-urlencoded":
-            form = list(in_query(body, self._fields))
+            form = [value for _, value in in_query(body, self._fields)]
             return [*form, *self._as_any_json(body)]
         return self._as_any_json(body)
 

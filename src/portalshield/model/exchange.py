@@ -94,6 +94,10 @@ class Exchange:
     """The client went away while the body was read (body)."""
     json: Any = UNREAD
     """The parsed body (json)."""
+    owners: Mapping[tuple[str, str], str | None] | None = None
+    """Answers about (name, id) that were given already (owners)."""
+    covered: bool | None = None
+    """The response was read and carried a tenant field (response_guard); None: it was not read."""
     payload: Any = None
     """The object that `body=Model` validated (schema)."""
     counts: tuple[tuple[Quota, Count], ...] = ()

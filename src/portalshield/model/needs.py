@@ -6,6 +6,7 @@ answer except a body may be `Unavailable`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,14 @@ class Body:
 
 
 class TooLarge:
-    """More than `limit` bytes came, or were declared; `prefix` is what had been read (for report mode)."""
+    """More than `limit` bytes came, or were declared; `prefix` is what had been read, `complete` if that was all of it
+    (for report mode, which hands everything on)."""
 
-    __slots__ = ("prefix",)
+    __slots__ = ("complete", "prefix")
 
-    def __init__(self, prefix: bytes = b"") -> None:
+    def __init__(self, prefix: bytes = b"", *, complete: bool = False) -> None:
         self.prefix = prefix
+        self.complete = complete
 
 
 class Gone:
@@ -59,9 +62,12 @@ class Gone:
 
 
 class TimedOut:
-    """The body did not arrive within the read time-out."""
+    """The body did not arrive within the read time-out; `prefix` is what had (for report mode)."""
 
-    __slots__ = ()
+    __slots__ = ("prefix",)
+
+    def __init__(self, prefix: bytes = b"") -> None:
+        self.prefix = prefix
 
 
 BodyAnswer = Body | TooLarge | Gone | TimedOut
@@ -165,8 +171,29 @@ class Tenants:
         self.tenants = tenants
 
 
-Need = ReadBody | Hit | FetchKeys | Identify | TenantOf
-Answer = Body | TooLarge | Gone | TimedOut | Counts | Refreshed | Identified | Tenants | Unavailable
+class AskOwner:
+    """Which tenants own these objects? `questions` are `(owner, name, id)`, each distinct id once.
+
+    Answered by `Owners` or `Unavailable`. An empty tuple stands for more ids than anybody asks for on purpose.
+    """
+
+    __slots__ = ("questions",)
+
+    def __init__(self, questions: tuple[tuple[Callable[[str], Any], str, str], ...]) -> None:
+        self.questions = questions
+
+
+class Owners:
+    """The owning tenant per question, None where there is none."""
+
+    __slots__ = ("tenants",)
+
+    def __init__(self, tenants: tuple[str | None, ...]) -> None:
+        self.tenants = tenants
+
+
+Need = ReadBody | Hit | FetchKeys | Identify | TenantOf | AskOwner
+Answer = Body | TooLarge | Gone | TimedOut | Counts | Refreshed | Identified | Tenants | Owners | Unavailable
 
 INSIDE: tuple[type[Any], ...] = (Identify, TenantOf)
 """Needs that only the inner door can answer: the walk is suspended until the application's own middleware has run."""

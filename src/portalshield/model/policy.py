@@ -41,6 +41,8 @@ class Terms(TypedDict, total=False):
     """A further parameter that names the tenant on this route; False: a principal without a tenant is enough."""
     cross_tenant: bool
     """The route legitimately spans tenants (needs `roles`)."""
+    owners: Mapping[str, Callable[[str], Any]]
+    """Further object ids of this route: from the id as text to the tenant that owns it, or None; sync or async."""
     scopes: Iterable[str]
     """All of these must be granted."""
     roles: Iterable[str]
@@ -93,6 +95,7 @@ class EffectivePolicy:
     content_types: tuple[str, ...] = ()
     mode: str | None = None
     limits: tuple[Limit, ...] = ()
+    owners: tuple[tuple[str, Callable[[str], Any]], ...] = ()
     declared: bool = False
     """Somebody decided something about this route; False: it has the strict default."""
     unserved: bool = False
@@ -112,6 +115,8 @@ def normal(terms: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError("cross_tenant=True needs roles=[...]: say who may span tenants")
     if result.get("public") and (result.get("scopes") or result.get("roles") or result.get("tenant")):
         raise TypeError("public=True contradicts scopes, roles and tenant: a public route has no principal to ask")
+    if "owners" in result:
+        result["owners"] = tuple(dict(result["owners"]).items())
     if "limits" in terms:
         result["limits"] = _limits(terms["limits"], terms.get("by", ()))
     return result

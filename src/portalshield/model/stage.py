@@ -51,6 +51,17 @@ class Guards(Protocol):
 
 
 @runtime_checkable
+class Judges(Protocol):
+    """Reads a whole response of known length before it leaves."""
+
+    def wants(self, x: Exchange, head: Head) -> bool:
+        """This response shall be read."""
+
+    def judge(self, x: Exchange, body: bytes) -> Verdict:
+        """Decide about its body."""
+
+
+@runtime_checkable
 class Heads(Protocol):
     """Adds to the response head, refusals included; must not assume that its check ran."""
 

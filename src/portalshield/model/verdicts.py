@@ -64,6 +64,7 @@ def _catalogue() -> dict[str, ProblemType]:
         ("malformed-request", "The request is malformed", 400),
         ("unauthenticated", "Authentication is required", 401),
         ("invalid-token", "The access token is invalid", 401),
+        ("insufficient-user-authentication", "A more recent login is required", 401),
         ("insufficient-scope", "The access token does not allow this", 403),
         ("no-tenant", "No tenant is active", 403),
         ("origin-not-allowed", "This origin is not allowed", 403),

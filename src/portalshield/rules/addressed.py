@@ -23,8 +23,8 @@ def names_occur(data: bytes, names: tuple[bytes, ...]) -> bool:
     return b"%" in data or any(name in data for name in names)
 
 
-def in_query(data: bytes, names: frozenset[str]) -> Iterator[str]:
-    """Values of every parameter of these names in an urlencoded text (WHATWG URL, application/x-www-form-urlencoded).
+def in_query(data: bytes, names: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """(name, value) of every parameter of these names in an urlencoded text (WHATWG URL, urlencoded parsing).
 
     Raises `TooManyPairsError` above 1,000 parameters.
     """
@@ -33,16 +33,17 @@ def in_query(data: bytes, names: frozenset[str]) -> Iterator[str]:
         raise TooManyPairsError
     for pair in pairs:
         name, _, value = pair.partition(b"=")
-        if _names(_decode(name), names):
-            yield _decode(value)
+        for meant in _meant(_decode(name), names):
+            yield meant, _decode(value)
 
 
-def _names(name: str, names: frozenset[str]) -> bool:
+def _meant(name: str, names: frozenset[str]) -> list[str]:
+    """Which of the names a parameter's name means: itself, or a part of `filter[t]`, `t[]` or `filter.t`."""
     if name in names:
-        return True
+        return [name]
     if "[" not in name and "." not in name:
-        return False
-    return not names.isdisjoint(name.replace("]", "").replace("[", ".").split("."))
+        return []
+    return [part for part in name.replace("]", "").replace("[", ".").split(".") if part in names]
 
 
 def _decode(text: bytes) -> str:

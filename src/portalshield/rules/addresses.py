@@ -8,6 +8,7 @@ RFC 7239, and the conventions of `X-Forwarded-For`, which has no standard.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeVar
 
@@ -109,6 +110,7 @@ def limit_key(address: str) -> str:
     return known
 
 
+@lru_cache(maxsize=_MEMO_ENTRIES)
 def is_private(address: str) -> bool:
     """Whether the peer is of the house: loopback, private, link-local or carrier-grade space, a Unix socket.
 
@@ -118,6 +120,7 @@ def is_private(address: str) -> bool:
     return canonical == LOCAL or _lies_in(canonical, _PRIVATE)
 
 
+@lru_cache(maxsize=_MEMO_ENTRIES)
 def truncated(address: str) -> str:
     """The address as logs may keep it: `203.0.113.0/24`, `2001:db8:1::/48`, or `local`."""
     return _prefix(address, 24, 48)

@@ -55,6 +55,32 @@ def texts(value: Any) -> tuple[str, ...]:
     return ()
 
 
+def authenticated_at(claims: Mapping[str, Any]) -> float | None:
+    """When the user last proved who he is, in Unix seconds; None where the claims do not say.
+
+    `auth_time` (OpenID Connect Core, section 2), else the newest `amr` entry with a timestamp (Supabase), else `iat`
+    less the minutes of `fva` (Clerk; -1: never), else `iat`.
+    """
+    if "auth_time" in claims:
+        return _seconds(claims["auth_time"])
+    issued_at = _seconds(claims.get("iat"))
+    methods = claims.get("amr")
+    if isinstance(methods, (list, tuple)):
+        times = [_seconds(method.get("timestamp")) for method in methods if isinstance(method, Mapping)]
+        if times:
+            return max((time for time in times if time is not None), default=None)
+    if "fva" in claims:
+        ages = claims["fva"]
+        minutes = _seconds(ages[0]) if isinstance(ages, (list, tuple)) and ages else None
+        return issued_at - 60 * minutes if issued_at is not None and minutes is not None else None
+    return issued_at
+
+
+def _seconds(value: Any) -> float | None:
+    """A JSON number >= 0, else None; an absurdly large int would be no float."""
+    return value if (type(value) is int or type(value) is float) and 0 <= value < 1e15 else None
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimMap:
     """Where subject, tenant, roles and scopes stand; `tenants` are tried in order, the first that is there counts."""

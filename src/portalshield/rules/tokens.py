@@ -67,9 +67,11 @@ CODES = frozenset(
         "wrong-party",
         "wrong-kind",
         "claim-refused",
+        "machine-key",
     )
 )
-"""Every code of a `TokenError`. `unknown-key`: ask for fresh keys, once. `embedded-key`: worth counting, an attack."""
+"""Every code of a `TokenError`. `unknown-key`: ask for fresh keys, once. `embedded-key`: worth counting, an attack.
+`machine-key`: a provider's key for servers came where a user's token belongs."""
 
 
 class TokenError(Exception):

@@ -42,33 +42,37 @@ class Window(Protocol[S]):
 class FixedWindow:
     """`amount` in a window that starts with the first request. State: end and used, packed into one integer."""
 
-    __slots__ = ("_base", "amount", "window_ms")
+    __slots__ = ("_bits", "_mask", "amount", "window_ms")
 
     def __init__(self, amount: int, window_ms: int) -> None:
         self.amount = amount
         self.window_ms = window_ms
-        self._base = amount + 1  # `used` never exceeds `amount`, so `end * base + used` is unambiguous
+        self._bits = amount.bit_length()  # enough for `used`, which never exceeds the amount
+        self._mask = (1 << self._bits) - 1
 
     def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
         """See `Window.charge`."""
-        end_ms, used = divmod(state, self._base) if state is not None else (0, 0)
-        left_ms = end_ms - now_ms
-        moved = state is None or not 0 < left_ms <= self.window_ms
-        if state is None or moved:
-            if left_ms <= 0:
-                used = 0
-            left_ms = self.window_ms  # where the end lay further ahead the clock stepped back: the count stands
-            state = (now_ms + left_ms) * self._base + used
+        if state is not None:
+            left_ms = (state >> self._bits) - now_ms
+            if 0 < left_ms <= self.window_ms:
+                remaining = self.amount - (state & self._mask)
+                if 0 < cost <= remaining:
+                    return state + cost, False, Count(True, remaining - cost, left_ms * _MS)
+                return None, False, Count(0 < remaining >= cost, remaining, left_ms * _MS)
+            # Further ahead than a window: the clock stepped back. The count stands, the wait does not.
+            used = state & self._mask if left_ms > 0 else 0
+        else:
+            used = 0
         remaining = self.amount - used
-        if cost > remaining or remaining == 0:
-            return None, moved, Count(False, remaining, left_ms * _MS)
-        if cost <= 0:
-            return None, moved, Count(True, remaining, left_ms * _MS)
-        return state + cost, moved, Count(True, remaining - cost, left_ms * _MS)
+        wait_s = self.window_ms * _MS
+        if 0 < cost <= remaining:
+            charged = ((now_ms + self.window_ms) << self._bits) + used + cost
+            return charged, True, Count(True, remaining - cost, wait_s)
+        return None, True, Count(0 < remaining >= cost, remaining, wait_s)
 
     def ends_ms(self, state: int) -> int:
         """See `Window.ends_ms`."""
-        return state // self._base
+        return state >> self._bits
 
 
 class SlidingWindow:
@@ -78,12 +82,13 @@ class SlidingWindow:
     current window, requests in the one before, requests in this one, packed.
     """
 
-    __slots__ = ("_base", "amount", "window_ms")
+    __slots__ = ("_bits", "_mask", "amount", "window_ms")
 
     def __init__(self, amount: int, window_ms: int) -> None:
         self.amount = amount
         self.window_ms = window_ms
-        self._base = amount + 1
+        self._bits = amount.bit_length()
+        self._mask = (1 << self._bits) - 1
 
     def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
         """See `Window.charge`."""
@@ -95,19 +100,19 @@ class SlidingWindow:
             return None, moved, Count(False, remaining, self._wait_ms(end_ms, before, used, need, now_ms) * _MS)
         if cost <= 0:
             return None, moved, Count(True, remaining, left_ms * _MS)
-        packed = (end_ms * self._base + before) * self._base + used + cost
+        packed = (((end_ms << self._bits) + before) << self._bits) + used + cost
         return packed, moved, Count(True, remaining - cost, left_ms * _MS)
 
     def ends_ms(self, state: int) -> int:
         """See `Window.ends_ms`."""
-        return state // (self._base * self._base) + self.window_ms
+        return (state >> 2 * self._bits) + self.window_ms
 
     def _at(self, state: int | None, now_ms: int) -> tuple[int, int, int, bool]:
         window_ms = self.window_ms
         if state is None:
             return now_ms + window_ms, 0, 0, True
-        rest, used = divmod(state, self._base)
-        end_ms, before = divmod(rest, self._base)
+        bits, mask = self._bits, self._mask
+        end_ms, before, used = state >> 2 * bits, state >> bits & mask, state & mask
         left_ms = end_ms - now_ms
         if 0 < left_ms <= window_ms:
             return end_ms, before, used, False
@@ -130,23 +135,24 @@ class SlidingWindow:
 
 
 Runs = int | tuple[int, ...]
-"""A moving window's state: one run `time * base + count`, or the sum of all counts and then the runs, oldest first."""
+"""A moving window's state: one run (time and count, packed), or the sum of all counts and then the runs, oldest first."""
 
 
 class MovingWindow:
     """At most `amount` in any window, whenever it starts: a log of when how many came (see `GRAINS`)."""
 
-    __slots__ = ("_base", "_step_ms", "amount", "window_ms")
+    __slots__ = ("_bits", "_mask", "_step_ms", "amount", "window_ms")
 
     def __init__(self, amount: int, window_ms: int) -> None:
         self.amount = amount
         self.window_ms = window_ms
-        self._base = amount + 1
+        self._bits = amount.bit_length()
+        self._mask = (1 << self._bits) - 1
         self._step_ms = 1 if amount <= GRAINS else max(1, window_ms // GRAINS)
 
     def charge(self, state: Runs | None, cost: int, now_ms: int) -> tuple[Runs | None, bool, Count]:
         """See `Window.charge`."""
-        base, step_ms = self._base, self._step_ms
+        bits, step_ms = self._bits, self._step_ms
         tick_ms = -(-now_ms // step_ms) * step_ms
         used, runs = self._at(state, now_ms, tick_ms)
         remaining = self.amount - used
@@ -156,29 +162,29 @@ class MovingWindow:
             return None, True, Count(False, remaining, wait_ms * _MS)
         if cost <= 0:
             return None, True, Count(True, remaining, wait_ms * _MS)
-        same_time = bool(runs) and runs[-1] // base == tick_ms
-        runs = (*runs[:-1], runs[-1] + cost) if same_time else (*runs, tick_ms * base + cost)
+        same_time = bool(runs) and runs[-1] >> bits == tick_ms
+        runs = (*runs[:-1], runs[-1] + cost) if same_time else (*runs, (tick_ms << bits) + cost)
         packed: Runs = runs[0] if len(runs) == 1 else (used + cost, *runs)
         return packed, True, Count(True, remaining - cost, wait_ms * _MS)
 
     def ends_ms(self, state: Runs) -> int:
         """See `Window.ends_ms`."""
         last = state if isinstance(state, int) else state[-1]
-        return last // self._base + self.window_ms
+        return (last >> self._bits) + self.window_ms
 
     def _at(self, state: Runs | None, now_ms: int, tick_ms: int) -> tuple[int, tuple[int, ...]]:
         """What still counts: the sum and the runs."""
         if state is None:
             return 0, ()
-        base = self._base
-        used, runs = (state % base, (state,)) if isinstance(state, int) else (state[0], state[1:])
-        if runs[-1] // base > tick_ms:  # the clock stepped back: nothing may count longer than a window from now
-            return used, (tick_ms * base + used,)
+        bits, mask = self._bits, self._mask
+        used, runs = (state & mask, (state,)) if isinstance(state, int) else (state[0], state[1:])
+        if runs[-1] >> bits > tick_ms:  # the clock stepped back: nothing may count longer than a window from now
+            return used, ((tick_ms << bits) + used,)
         gone = 0
         for run in runs:
-            if run // base + self.window_ms > now_ms:
+            if (run >> bits) + self.window_ms > now_ms:
                 break
-            used -= run % base
+            used -= run & mask
             gone += 1
         return used, runs[gone:] if gone else runs
 
@@ -186,9 +192,9 @@ class MovingWindow:
         """Until so many left the window that the request fits; without excess, until the oldest leaves."""
         window_ms = self.window_ms
         for run in runs:
-            excess -= run % self._base
+            excess -= run & self._mask
             if excess <= 0:
-                return min(run // self._base + window_ms - now_ms, window_ms)
+                return min((run >> self._bits) + window_ms - now_ms, window_ms)
         return window_ms
 
 

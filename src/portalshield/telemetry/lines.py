@@ -50,6 +50,8 @@ class RequestRecord:
     problem: str | None = None
     """The slug of the refusal that was answered."""
     layer: str | None = None
+    why: str | None = None
+    """The fixed slug behind a refusal that the client does not see."""
     would_refuse: list[tuple[str, str]] | None = None
     """(layer, slug) of what report mode let pass."""
     bytes_in: int | None = None
@@ -151,6 +153,8 @@ class RequestLines:
             "bytes_out": record.bytes_out,
             "client_ip": None if address is None else self._addresses.get(address) or self._address(address),
         }
+        if record.why:
+            fields["why"] = record.why
         if record.error is not None:
             fields["error"] = record.error
         if record.over_budget:
