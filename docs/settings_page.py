@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from portalshield import Secret
-from portalshield.settings import FALLBACKS, Variable, variables
+from portalshield.settings import FALLBACKS, PREFIX, PROJECT, Variable, variables
 
 HEADER = """\
 # Settings
@@ -33,6 +33,7 @@ _SIZES = ((2**20, "MiB"), (2**10, "KiB"), (1, ""))
 def page() -> str:
     """The whole page, with its last line end."""
     fallbacks = [f"`{name}` is read where `{own}` is unset." for name, own in FALLBACKS.items()]
+    fallbacks.append(f"With `{PREFIX}AUTH=supabase`, `{PROJECT}` is read where `{PREFIX}AUTH__ISSUER` is unset.")
     return HEADER + "".join(map(row, variables())) + "\n" + "\n".join(fallbacks) + "\n"
 
 

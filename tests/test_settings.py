@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,9 @@ def test_five_wrong_variables_are_five_messages() -> None:
         pytest.param({"AUTH__AUDIENCE": ""}, "AUTH__AUDIENCE", "PS-AUTH-003", id="no audience"),
         pytest.param({"AUTH__PUBLIC_KEY": "x"}, "AUTH", "PS-AUTH-002", id="two sources of keys"),
         pytest.param({"AUTH__LEEWAY": "10m"}, "AUTH__LEEWAY", "PS-AUTH-008", id="a leeway that forgives too much"),
-        pytest.param({"TENANT__CLAIM": "/user_metadata/t"}, "TENANT__CLAIM", "PS-TENANT-001", id="a user-written claim"),
+        pytest.param(
+            {"TENANT__CLAIM": "/user_metadata/t"}, "TENANT__CLAIM", "PS-TENANT-001", id="a user-written claim"
+        ),
         pytest.param({"TENANT__FIELDS": ","}, "TENANT__FIELDS", "PS-TENANT-003", id="no tenant field"),
         pytest.param({"PUBLIC": "/login"}, "PUBLIC", "PS-POLICY-001", id="a pattern without a method"),
         pytest.param({"CORS__ALLOW_METHODS": "patch"}, "CORS__ALLOW_METHODS", "PS-CORS-101", id="a method in small"),
@@ -60,6 +64,229 @@ def test_five_wrong_variables_are_five_messages() -> None:
 def test_each_mistake_has_its_id(overrides: dict[str, str], variable: str, problem: str) -> None:
     """A stable id per kind of mistake, at the variable that has it."""
     assert _problems(**overrides) == {variable: problem}
+
+
+ORIGINS = "https://app.example.com"
+PROVIDERS = [
+    pytest.param(
+        {"AUTH": "clerk", "AUTH__ISSUER": "https://clerk.example"}, "AUTH__AUTHORIZED_PARTIES", "012", id="clerk"
+    ),
+    pytest.param(
+        {"AUTH": "clerk", "AUTH__ISSUER": "https://clerk.example", "AUTH__AUTHORIZED_PARTIES": ORIGINS + "/"},
+        "AUTH__AUTHORIZED_PARTIES",
+        "012",
+        id="clerk: an origin with a slash",
+    ),
+    pytest.param(
+        {"AUTH": "clerk", "AUTH__ISSUER": "https://clerk.example/", "AUTH__AUTHORIZED_PARTIES": ORIGINS},
+        "AUTH__ISSUER",
+        "013",
+        id="clerk: an issuer with a slash",
+    ),
+    pytest.param({"AUTH": "clerk", "AUTH__AUTHORIZED_PARTIES": ORIGINS}, "AUTH__ISSUER", "004", id="clerk: no issuer"),
+    pytest.param({"AUTH": "firebase"}, "AUTH__AUDIENCE", "017", id="firebase: no project"),
+    pytest.param({"AUTH": "firebase", "AUTH__AUDIENCE": "a, b"}, "AUTH__AUDIENCE", "017", id="firebase: two projects"),
+    pytest.param(
+        {"AUTH": "firebase", "AUTH__AUDIENCE": "a", "AUTH__SECRET": SECRET},
+        "AUTH__SECRET",
+        "002",
+        id="firebase: a secret",
+    ),
+    pytest.param({"AUTH": "supabase"}, "AUTH__ISSUER", "004", id="supabase: no project"),
+    pytest.param(
+        {"AUTH": "supabase", "AUTH__ISSUER": "https://abc.supabase.co"},
+        "AUTH__ISSUER",
+        "013",
+        id="supabase: its address",
+    ),
+    pytest.param(
+        {"AUTH": "supabase", "AUTH__ISSUER": "http://abc.supabase.co/auth/v1"}, "AUTH__ISSUER", "007", id="plain http"
+    ),
+    pytest.param(
+        {
+            "AUTH": "supabase",
+            "AUTH__ISSUER": "https://abc.supabase.co/auth/v1",
+            "TENANT__CLAIM": "/user_metadata/tenant_id",
+        },
+        "TENANT__CLAIM",
+        "PS-TENANT-001",
+        id="supabase: what users write",
+    ),
+    pytest.param({"AUTH": "auth0", "AUTH__ISSUER": "https://a.auth0.com/"}, "AUTH__AUDIENCE", "003", id="auth0"),
+    pytest.param(
+        {"AUTH": "auth0", "AUTH__ISSUER": "https://a.auth0.com", "AUTH__AUDIENCE": "api"},
+        "AUTH__ISSUER",
+        "013",
+        id="auth0: an issuer without its slash",
+    ),
+    pytest.param(
+        {
+            "AUTH": "auth0",
+            "AUTH__ISSUER": "https://a.auth0.com/",
+            "AUTH__AUDIENCE": "api",
+            "TENANT__CLAIM": "/org_id, /org_name",
+        },
+        "TENANT__CLAIM",
+        "PS-TENANT-004",
+        id="auth0: a name",
+    ),
+    pytest.param(
+        {"AUTH": "cognito", "AUTH__ISSUER": "https://cognito-idp.eu-west-1.amazonaws.com/p"},
+        "AUTH__AUDIENCE",
+        "003",
+        id="cognito: no clients",
+    ),
+    pytest.param(
+        {
+            "AUTH": "cognito",
+            "AUTH__ISSUER": "https://cognito-idp.eu-west-1.amazonaws.com/p",
+            "AUTH__AUDIENCE": "c",
+            "TENANT__CLAIM": "/custom:tenant",
+        },
+        "TENANT__CLAIM",
+        "PS-TENANT-004",
+        id="cognito: an attribute as the tenant",
+    ),
+    pytest.param(
+        {
+            "AUTH": "cognito",
+            "AUTH__ISSUER": "https://cognito-idp.eu-west-1.amazonaws.com/p",
+            "AUTH__AUDIENCE": "c",
+            "AUTH__ROLES_CLAIM": "/custom:role",
+        },
+        "AUTH__ROLES_CLAIM",
+        "010",
+        id="cognito: an attribute as the role",
+    ),
+    pytest.param(
+        {"AUTH": "oidc", "AUTH__AUDIENCE": "a", "AUTH__ISSUER": "https://login.microsoftonline.com/common/v2.0"},
+        "AUTH__ISSUER",
+        "014",
+        id="entra: everybody",
+    ),
+    pytest.param({"AUTH": "oidc", "AUTH__ISSUER": "https://id.example"}, "AUTH__AUDIENCE", "003", id="oidc"),
+    pytest.param({"AUTH": "jwt", "AUTH__AUDIENCE": "a", "AUTH__ISSUER": "i"}, "AUTH", "002", id="jwt: no keys"),
+    pytest.param({"AUTH": "none", "AUTH__ISSUERS__A__ISSUER": "x"}, "AUTH__ISSUERS__A", "016", id="none and another"),
+    pytest.param({"AUTH": "none", "AUTH__COOKIE": "session"}, "AUTH__COOKIE", "011", id="a cookie anybody can set"),
+    pytest.param({"AUTH": "none", "AUTH__COOKIE": "__Host-a b"}, "AUTH__COOKIE", "011", id="no name of a cookie"),
+    pytest.param({"AUTH": "none", "AUTH__COOKIE": "__host-session"}, "AUTH__COOKIE", "011", id="a prefix in small"),
+]
+NO_SECRET = {"ENV": "production", "AUTH__SECRET": "", "AUTH__ISSUER": "", "AUTH__AUDIENCE": ""}
+
+
+@pytest.mark.parametrize(("overrides", "variable", "problem"), PROVIDERS)
+def test_a_provider_that_is_half_configured_does_not_start(
+    overrides: dict[str, str], variable: str, problem: str
+) -> None:
+    """What the provider needs is asked for by name, with one id per kind of mistake."""
+    expected = problem if problem.startswith("PS-") else f"PS-AUTH-{problem}"
+    assert _problems(**{**NO_SECRET, **overrides}) == {variable: expected}
+
+
+class TestSeveralIssuers:
+    """`AUTH__ISSUERS__<NAME>__...`."""
+
+    PARTNER: ClassVar = {"AUTH__ISSUERS__PARTNER_1__ISSUER": "https://p.example", "AUTH__ISSUERS__PARTNER_1": "oidc"}
+
+    def test_they_are_read_by_name(self) -> None:
+        """The name is lower case in the settings; an issuer named after a provider is of that provider."""
+        settings = Settings.from_env(
+            environment(
+                **self.PARTNER,
+                AUTH__ISSUERS__PARTNER_1__AUDIENCE="a, b",
+                AUTH__ISSUERS__PARTNER_1__LEEWAY="1m",
+                AUTH__ISSUERS__CLERK__ISSUER="https://clerk.example",
+                AUTH__ISSUERS__CLERK__AUTHORIZED_PARTIES=ORIGINS,
+            )
+        )
+        assert set(settings.auth.issuers) == {"partner_1", "clerk"}
+        partner = settings.auth.issuers["partner_1"]
+        assert (partner.preset, partner.audience, partner.leeway) == ("oidc", ("a", "b"), 60)
+        assert [issuer.row.name for issuer in settings.auth.verified()] == ["jwt", "clerk", "oidc"]
+        assert settings.auth.cookie_name == "__session"
+
+    def test_they_do_without_a_first_one(self) -> None:
+        """`AUTH` itself may stay unset."""
+        variables = environment(**self.PARTNER, AUTH__ISSUERS__PARTNER_1__AUDIENCE="a")
+        del variables[PREFIX + "AUTH"]
+        assert Settings.from_env(variables).auth.verifies
+
+    @pytest.mark.parametrize(
+        ("overrides", "variable", "problem"),
+        [
+            pytest.param({}, "AUTH__ISSUERS__PARTNER_1__AUDIENCE", "PS-AUTH-003", id="its own audience"),
+            pytest.param(
+                {
+                    "AUTH__ISSUERS__PARTNER_1__AUDIENCE": "a",
+                    "AUTH__ISSUERS__PARTNER_1__ISSUER": "https://auth.example.test",
+                },
+                "AUTH__ISSUERS__PARTNER_1__ISSUER",
+                "PS-AUTH-015",
+                id="the same issuer twice",
+            ),
+            pytest.param(
+                {"AUTH__ISSUERS__PARTNER_1__AUDIENCE": "a", "AUTH__ISSUER": ""},
+                "AUTH__ISSUER",
+                "PS-AUTH-004",
+                id="no name",
+            ),
+            pytest.param(
+                {"AUTH__ISSUERS__PARTNER_1__AUDIENCE": "a", "AUTH__ISSUERS__PARTNER_1__LEEWAY": "1h"},
+                "AUTH__ISSUERS__PARTNER_1__LEEWAY",
+                "PS-AUTH-008",
+                id="its own leeway",
+            ),
+            pytest.param(
+                {"AUTH__ISSUERS__PARTNER_1": "okta"}, "AUTH__ISSUERS__PARTNER_1", "PS-ENV-002", id="no provider we know"
+            ),
+        ],
+    )
+    def test_a_mistake_names_its_own_variable(self, overrides: dict[str, str], variable: str, problem: str) -> None:
+        """Not that of the first issuer."""
+        assert _problems(**{**self.PARTNER, **overrides}) == {variable: problem}
+
+    @pytest.mark.parametrize(
+        "name",
+        ["PARTNER__COOKIE", "PARTNER__ISSUER__X", "partner__ISSUER", "__ISSUER", "_A__ISSUER", "<NAME>__ISSUER", ""],
+    )
+    def test_what_is_no_variable_of_an_issuer_is_unknown(self, name: str) -> None:
+        """The cookie belongs to all of them, names are upper case."""
+        assert _problems(**{f"AUTH__ISSUERS__{name}": "x"}) == {f"AUTH__ISSUERS__{name}": "PS-ENV-001"}
+
+    def test_a_typing_mistake_is_foreseen(self) -> None:
+        """With the name that the user chose."""
+        with pytest.raises(ConfigurationError, match="Did you mean PORTALSHIELD_AUTH__ISSUERS__PARTNER__AUDIENCE"):
+            Settings.from_env(environment(AUTH__ISSUERS__PARTNER__AUDIENSE="a"))
+
+    def test_they_are_listed(self) -> None:
+        """In the settings page and wherever variables are listed."""
+        names = {variable.name for variable in variables()}
+        assert {PREFIX + "AUTH__ISSUERS__<NAME>", PREFIX + "AUTH__ISSUERS__<NAME>__ISSUER"} <= names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "issuer"),
+    [
+        pytest.param({"AUTH": "supabase"}, "https://abc.supabase.co/auth/v1", id="the project's Auth server"),
+        pytest.param({"AUTH": "jwt"}, None, id="another way of authentication"),
+        pytest.param(
+            {"AUTH": "supabase", "AUTH__ISSUER": "https://own.example/auth/v1"},
+            "https://own.example/auth/v1",
+            id="ours wins",
+        ),
+    ],
+)
+def test_supabase_url_is_a_fall_back(overrides: dict[str, str], issuer: str | None) -> None:
+    """Where the preset is Supabase and no issuer is set."""
+    variables = {PREFIX + name: value for name, value in {"AUTH__SECRET": SECRET, **overrides}.items()}
+    variables |= {PREFIX + "AUTH__AUDIENCE": "authenticated", "SUPABASE_URL": "https://abc.supabase.co/"}
+    assert Settings.from_env(variables).auth.issuer == issuer
+
+
+@pytest.mark.parametrize("name", ["__Host-session", "__session"])
+def test_a_cookie_that_only_this_host_can_set(name: str) -> None:
+    """The prefix of RFC 6265bis; a provider's own name is exempt."""
+    assert Settings.from_env(environment(ENV="production", AUTH__COOKIE=name)).auth.cookie_name == name
 
 
 def test_units_lists_and_groups_are_read() -> None:

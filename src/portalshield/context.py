@@ -8,8 +8,8 @@ from typing import Any
 from portalshield.model.exchange import Exchange
 from portalshield.model.principal import Principal
 
-MARK = "portalshield"
-"""The key under which a door marks the ASGI scope or WSGI environ: a second door steps aside."""
+MARK = "portalshield.exchange"
+"""The key under which a door marks the ASGI scope or WSGI environ (PEP 3333 wants a dot): a second door steps aside."""
 
 INSTALLED = "portalshield"
 """Under this name `app.state` (Starlette) or `app.extensions` (Flask) holds the shield of an application."""

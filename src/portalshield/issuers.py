@@ -1,27 +1,27 @@
-"""From the auth settings to whoever vouches for callers: verifier, key source, claim map and cache.
+"""From the auth settings to whoever vouches for callers: for each issuer a verifier, a key source and a claim map.
 
-Key material is loaded here, once, before the first request; what cannot be used is reported like any other mistake.
+A provider's row says what is known of it, explicit settings win. Key material is loaded here, once, before the first
+request; what cannot be used is reported like any other mistake.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
-from portalshield.layers.auth import AuthConfig
+from portalshield.layers.auth import AuthConfig, IssuerConfig, Verified
 from portalshield.layers.tenant import TenantConfig
 from portalshield.model.setting import ConfigurationProblem
-from portalshield.rules.authority import Authority, KeyHolder, StaticKeys
-from portalshield.rules.claims import ClaimMap, parse_pointer
+from portalshield.rules.authority import Authority, Issuer, KeyHolder, StaticKeys
+from portalshield.rules.claims import ClaimMap, Pointer, parse_pointer
 from portalshield.rules.keys import KeySnapshot, UnusableKeyError, load_keys, parse_key_set
+from portalshield.rules.presets import Preset
 from portalshield.rules.secrets_known import guessable
 from portalshield.rules.token_cache import TokenCache
 from portalshield.rules.tokens import Verifier
+from portalshield.stores.discovery import STEP_TIMEOUT_S, discovered
 from portalshield.stores.keysets import RemoteKeys
 
-_PREFIX = "PORTALSHIELD_AUTH__"
-_OWN_SECRET = ("HS256",)
-_PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-_DAY_S = 86_400.0
 _GUESSABLE = {
     "published": "is a secret that was published.",
     "placeholder": "is a placeholder.",
@@ -35,66 +35,109 @@ Found = tuple[Authority | None, dict[str, Fetched], list[ConfigurationProblem]]
 
 
 def authority_of(config: AuthConfig, tenant: TenantConfig, *, development: bool) -> Found:
-    """The authority, the key sets that are fetched for it by issuer, and what is wrong with the key material."""
-    if not config.verifies:
-        return None, {}, []
-    algorithms = config.algorithms or (_OWN_SECRET if config.secret is not None else _PUBLIC)
+    """The authority, the key sets that are fetched for it by issuer, and what is wrong with the key material.
+
+    Expects settings without problems of their own.
+    """
+    issuers: list[Issuer] = []
+    problems: list[ConfigurationProblem] = []
+    for verified in config.verified():
+        found, faults = _issuer(verified, tenant, development)
+        issuers += [found] if found is not None else []
+        problems += faults
+    if not issuers:
+        return None, {}, problems
+    never_bearer = {prefix for verified in config.verified() for prefix in verified.row.never_bearer}
+    authority = Authority(issuers, TokenCache(config.cache), never_bearer=sorted(never_bearer))
+    fetched = {issuer.name: issuer.keys for issuer in issuers if isinstance(issuer.keys, RemoteKeys)}
+    return authority, fetched, problems
+
+
+def _issuer(
+    verified: Verified, tenant: TenantConfig, development: bool
+) -> tuple[Issuer | None, list[ConfigurationProblem]]:
+    prefix, row, config = verified
     try:
-        verifier = _verifier(config, algorithms)
+        verifier = _verifier(row, config)
     except ValueError as error:
-        return None, {}, [ConfigurationProblem("PS-AUTH-005", _PREFIX + "ALGORITHMS", f"{error}.")]
-    problems = list(_secret_problems(config, development))
+        return None, [ConfigurationProblem("PS-AUTH-005", f"{prefix}__ALGORITHMS", f"{error}.")]
+    problems = list(_secret_problems(verified, development))
     try:
-        holder = _keys(config, verifier.algorithms, development)
+        keys = _keys(row, config, verifier.algorithms, development)
     except UnusableKeyError as error:
-        return None, {}, [*problems, ConfigurationProblem("PS-AUTH-009", _source(config), f"{error}.")]
-    issuer = config.issuer or "jwt"
-    claims = ClaimMap(
-        parse_pointer(config.subject_claim),
-        tuple(map(parse_pointer, tenant.claim)),
-        tuple(map(parse_pointer, config.roles_claim)),
-        tuple(map(parse_pointer, config.scopes_claim)),
-    )
-    authority = Authority(issuer, verifier, holder, claims, TokenCache(config.cache))
-    return authority, {issuer: holder} if isinstance(holder, RemoteKeys) else {}, problems
+        return None, [*problems, ConfigurationProblem("PS-AUTH-009", prefix + _source(config), f"{error}.")]
+    return Issuer(config.named_issuer(row) or "jwt", verifier, keys, _claim_map(row, config, tenant)), problems
 
 
-def _verifier(config: AuthConfig, algorithms: tuple[str, ...]) -> Verifier:
-    days = 30 if config.secret is not None else 1
+def _verifier(row: Preset, config: IssuerConfig) -> Verifier:
+    own_secret = config.secret is not None
+    # Cognito's access tokens name the client they are for in `client_id`: the configured audience is compared there.
+    audience = () if row.party == "client_id" else config.audience or row.audience
     return Verifier(
-        algorithms=algorithms,
-        issuer=config.issuer,
-        audience=config.audience,
+        algorithms=config.algorithms or (row.own_secret if own_secret else row.algorithms),
+        issuer=config.named_issuer(row),
+        audience=audience,
+        client_ids=config.audience if row.party == "client_id" else (),
+        authorized_parties=config.authorized_parties,
+        authorized_party_optional=row.party == "azp",
+        kid_required=row.kid_required,
         leeway=config.leeway,
-        max_lifetime=config.max_lifetime or days * _DAY_S,
+        max_lifetime=config.max_lifetime or (row.max_secret_lifetime_s if own_secret else row.max_lifetime_s),
+        subject_claim="sub" if config.subject_claim.startswith("/") else config.subject_claim,
+        required=row.required,
+        demand=row.demand,
+        refuse=row.refuse,
         insecure_no_audience=config.insecure_no_audience,
         insecure_no_expiry=config.insecure_no_expiry,
-        subject_claim="sub" if config.subject_claim.startswith("/") else config.subject_claim,
     )
 
 
-def _keys(config: AuthConfig, algorithms: tuple[str, ...], development: bool) -> KeyHolder:
-    if config.jwks_url is not None:
-        return RemoteKeys(
-            config.jwks_url,
-            load=lambda raw: parse_key_set(raw, algorithms, time.time()),
-            allow_http=development,
-        )
+def _claim_map(row: Preset, config: IssuerConfig, tenant: TenantConfig) -> ClaimMap:
+    """What was set, even to the default, wins over what the provider's row says."""
+    said = config.model_fields_set
+    return ClaimMap(
+        parse_pointer(config.subject_claim),
+        _pointers(tenant.claim if "claim" in tenant.model_fields_set else row.tenants),
+        _pointers(config.roles_claim if "roles_claim" in said else row.roles),
+        _pointers(config.scopes_claim if "scopes_claim" in said else row.scopes),
+    )
+
+
+def _pointers(texts: tuple[str, ...]) -> tuple[Pointer, ...]:
+    return tuple(map(parse_pointer, texts))
+
+
+def _keys(row: Preset, config: IssuerConfig, algorithms: tuple[str, ...], development: bool) -> KeyHolder:
     if config.secret is not None:
         return StaticKeys(load_keys(config.secret, algorithms))
-    text = config.public_key or config.jwks or ""
-    return StaticKeys(load_keys(text.replace("\\n", "\n") if config.public_key else text, algorithms))
+    if config.public_key is not None:
+        return StaticKeys(load_keys(config.public_key.replace("\\n", "\n"), algorithms))
+    if config.jwks is not None:
+        return StaticKeys(load_keys(config.jwks, algorithms))
+    issuer = config.named_issuer(row) or ""
+
+    def load(body: bytes) -> KeySnapshot:
+        return parse_key_set(body, algorithms, time.time())
+
+    if config.jwks_url is None and row.discovery:
+        return RemoteKeys(
+            row.key_set_for(issuer) or "",
+            load=discovered(issuer, load, allow_http=development),
+            timeout_s=STEP_TIMEOUT_S,
+            allow_http=development,
+        )
+    return RemoteKeys(config.jwks_url or row.key_set_for(issuer) or "", load=load, allow_http=development)
 
 
-def _source(config: AuthConfig) -> str:
-    return _PREFIX + ("SECRET" if config.secret is not None else "PUBLIC_KEY" if config.public_key else "JWKS")
+def _source(config: IssuerConfig) -> str:
+    return "__SECRET" if config.secret is not None else "__PUBLIC_KEY" if config.public_key is not None else "__JWKS"
 
 
-def _secret_problems(config: AuthConfig, development: bool) -> list[ConfigurationProblem]:
-    if config.secret is None or development:
-        return []
-    fault = guessable(config.secret.reveal())
-    if fault is None:
-        return []
-    hint = "Make a new one: openssl rand -base64 48"
-    return [ConfigurationProblem("PS-AUTH-006", _PREFIX + "SECRET", _GUESSABLE[fault], hint)]
+def _secret_problems(verified: Verified, development: bool) -> Iterator[ConfigurationProblem]:
+    secret = verified.config.secret
+    if secret is None or development:
+        return
+    fault = guessable(secret.reveal())
+    if fault is not None:
+        hint = "Make a new one: openssl rand -base64 48"
+        yield ConfigurationProblem("PS-AUTH-006", f"{verified.prefix}__SECRET", _GUESSABLE[fault], hint)

@@ -49,7 +49,7 @@ def build(
     owned: Mapping[str, owners.Owner],
 ) -> Build:
     """Compile what all policies share."""
-    credentials = settings.cors.allow_credentials or settings.auth.cookie is not None
+    credentials = settings.cors.allow_credentials or settings.auth.cookie_name is not None
     origins = OriginPolicy(settings.cors.allow_origins, credentials=credentials, development=settings.development)
     named = settings.csrf.trusted_origins or (settings.cors.allow_origins if settings.cors.allow_credentials else ())
     trusted = frozenset(canonical_origin(origin).encode() for origin in named if "*" not in origin)
@@ -107,7 +107,7 @@ def _principal(b: Build, policy: EffectivePolicy) -> Stage | None:
     if b.authority is None or policy.health:
         return None
     config = b.settings.auth
-    return auth.BearerStage(b.authority, policy=policy, cookie=config.cookie, login_url=config.login_url)
+    return auth.BearerStage(b.authority, policy=policy, cookie=config.cookie_name, login_url=config.login_url)
 
 
 def compile_policy(b: Build, policy: EffectivePolicy, route: str) -> Plan:
@@ -199,8 +199,8 @@ def effective_policy(settings: Settings, rows: Iterable[PolicyRow], route: Route
 
 
 def _contradiction(merged: dict[str, Any], terms: Mapping[str, Any]) -> None:
-    """A handler that asks for scopes, roles or a tenant takes back what a general policy said about `public`."""
-    if merged.get("public") and not terms.get("public") and {"scopes", "roles", "tenant"} & set(terms):
+    """A handler that asks for scopes, roles, a tenant or a login takes back a general policy's `public`."""
+    if merged.get("public") and not terms.get("public") and {"scopes", "roles", "tenant", "max_age"} & set(terms):
         merged["public"] = False
 
 

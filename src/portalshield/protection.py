@@ -71,14 +71,15 @@ class Protection:
         problems += [*file_problems, *pattern_problems, *key_problems, *self._undecided(problems)]
         if problems:
             raise ConfigurationError(tuple(problems))
-        for name in ("insecure_no_audience", "insecure_no_expiry"):
-            if getattr(found.auth, name):
-                _log.warning("PORTALSHIELD_AUTH__%s is on: tokens are checked less strictly", name.upper())
+        for prefix, _, issuer in found.auth.verified():
+            for name in ("insecure_no_audience", "insecure_no_expiry"):
+                if getattr(issuer, name):
+                    _log.warning("%s__%s is on: tokens are checked less strictly", prefix, name.upper())
 
     def _undecided(self, problems: list[ConfigurationProblem]) -> Iterable[ConfigurationProblem]:
         """Nobody said how users are authenticated."""
         settings = self.settings
-        if settings.auth.preset is not None or self.authenticate is not None:
+        if settings.auth.preset is not None or settings.auth.issuers or self.authenticate is not None:
             return
         if settings.development:
             _log.warning("PORTALSHIELD_AUTH is not set: nobody is authenticated, tenants are not separated")
@@ -87,7 +88,7 @@ class Protection:
                 "PS-AUTH-001",
                 "PORTALSHIELD_AUTH",
                 "is not set.",
-                "Write jwt, or none if the application authenticates by itself, or pass authenticate=.",
+                "Write the provider, jwt, or none if the application authenticates by itself, or pass authenticate=.",
             )
 
     def build(self) -> Build:

@@ -86,6 +86,8 @@ def access(policy: EffectivePolicy) -> str:
     words = ["principal" if policy.tenant is False else "principal of any tenant" if policy.cross_tenant else "tenant"]
     words += [f"scopes {' '.join(policy.scopes)}"] if policy.scopes else []
     words += [f"roles {' or '.join(policy.roles)}"] if policy.roles else []
+    words += [f"login within {policy.max_age:g}s"] if policy.max_age is not None else []
+    words += ["nobody impersonated"] if not policy.impersonation else []
     return ", ".join(words)
 
 
@@ -98,15 +100,14 @@ def findings(protection: Protection, rows: list[Row], app: Any) -> list[Finding]
 def _of_settings(protection: Protection) -> Iterator[Finding]:
     settings = protection.settings
     auth = settings.auth
-    if auth.preset in (None, "none") and protection.authenticate is None:
+    if not auth.verifies and protection.authenticate is None:
         severity: Severity = "medium" if auth.preset == "none" else "high"
         yield Finding("PS-AUTH-101", severity, "PORTALSHIELD_AUTH", "Nobody is authenticated by the shield.")
-    if auth.insecure_no_audience:
-        yield Finding(
-            "PS-AUTH-102", "high", "PORTALSHIELD_AUTH__INSECURE_NO_AUDIENCE", "Tokens for others are accepted."
-        )
-    if auth.insecure_no_expiry:
-        yield Finding("PS-AUTH-103", "high", "PORTALSHIELD_AUTH__INSECURE_NO_EXPIRY", "Tokens never end.")
+    for prefix, _, issuer in auth.verified():
+        if issuer.insecure_no_audience:
+            yield Finding("PS-AUTH-102", "high", f"{prefix}__INSECURE_NO_AUDIENCE", "Tokens for others are accepted.")
+        if issuer.insecure_no_expiry:
+            yield Finding("PS-AUTH-103", "high", f"{prefix}__INSECURE_NO_EXPIRY", "Tokens never end.")
     modes = {"": settings.mode.default, **{name: settings.mode.of(name) or "" for name in _LAYER_NAMES}}
     for name, mode in modes.items():
         if mode.startswith(("report", "off")) and not settings.development:

@@ -40,6 +40,11 @@ _UNOPENED = problem(
 )
 _TWO_LENGTHS = problem("malformed-request", why="length-and-coding")
 _BAD_HOST = problem("malformed-request", why="host-malformed")
+_TWO_CREDENTIALS = problem(
+    "malformed-request",
+    why="two-authorization",
+    fields=((b"www-authenticate", b'Bearer error="invalid_request"'),),
+)
 _POOL = 4096
 _log = logging.getLogger("portalshield")
 
@@ -103,13 +108,17 @@ class Runtime:
         return walk(x, plan.steps)
 
     def _misframed(self, x: Exchange) -> Problem | None:
-        """A Host that is no authority, or a body with two lengths (RFC 9112, 6.1: how requests are smuggled)."""
+        """A Host that is no authority, a body with two lengths (RFC 9112, 6.1: how requests are smuggled), or two
+        credentials that a server or proxy has joined into one field."""
         get = x.headers.get
         host = get(b"host")
         if host and self.hosts.fault(host) is not None:
             return _BAD_HOST
         if x.has_body and get(b"transfer-encoding") is not None and get(b"content-length"):
             return _TWO_LENGTHS
+        credential = get(b"authorization")
+        if credential is not None and b"," in credential and _folded(credential):
+            return _TWO_CREDENTIALS
         return None
 
     def at_once(self, x: Exchange, need: Need) -> Answer | None:
@@ -200,6 +209,12 @@ class Runtime:
 
 
 _FORWARDING = frozenset((b"x-forwarded-for", b"forwarded"))
+
+
+def _folded(credential: bytes) -> bool:
+    """`Bearer a, Basic b`: neither scheme has commas of its own (RFC 6750, 2.1; RFC 7617), Digest has."""
+    scheme, _, rest = credential.partition(b" ")
+    return scheme.lower() in (b"bearer", b"basic") and any(b" " in part.strip() for part in rest.split(b",")[1:])
 
 
 class Opening:

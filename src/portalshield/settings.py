@@ -1,15 +1,17 @@
 """Settings: the only reader of the environment. All mistakes at once, with ids and hints, never a value.
 
 Every variable is derived from the config models: the group's name and the field's name, joined by `__`, behind
-`PORTALSHIELD_`; a field with `own=True` has the group's own name (`AUTH` beside `AUTH__ISSUER`). Plain pydantic-settings
-refuses both that and comma lists, so it is not used (docs/decisions).
+`PORTALSHIELD_`; a field with `own=True` has the group's own name (`AUTH` beside `AUTH__ISSUER`), and a mapping has
+entries that the user names (`AUTH__ISSUERS__<NAME>__ISSUER`). Plain pydantic-settings refuses that and comma lists, so
+it is not used (docs/decisions).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import ascii_uppercase, digits
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -28,6 +30,7 @@ from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem, Setting
 from portalshield.rules import values
 from portalshield.rules.addresses import parse_networks
+from portalshield.rules.claims import parse_pointer
 from portalshield.rules.modes import mode_fault
 from portalshield.rules.nearest import did_you_mean
 from portalshield.rules.patterns import parse_pattern
@@ -36,6 +39,10 @@ from portalshield.telemetry.config import LogConfig, SentryConfig
 PREFIX = "PORTALSHIELD_"
 FALLBACKS = {"REDIS_URL": PREFIX + "STORAGE"}
 """Names that hosts set themselves, read where our own is unset."""
+PROJECT = "SUPABASE_URL"
+"""With `AUTH=supabase`: the address of the project, where no issuer is set."""
+NAME = "<NAME>"
+"""Stands in a variable for a name that the user chooses."""
 
 _LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers", "response_guard")
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -133,13 +140,14 @@ class Settings(BaseModel):
 
     def problems(self) -> Iterator[ConfigurationProblem]:
         """What is wrong with values that parsed: dangerous, contradictory or incomplete settings."""
-        credentials = self.cors.allow_credentials or self.auth.cookie is not None
+        credentials = self.cors.allow_credentials or self.auth.cookie_name is not None
         yield from self.mode.problems()
         yield from self.cors.problems(credentials=credentials, development=self.development)
         yield from self.auth.problems(development=self.development)
         yield from self.csrf.problems(development=self.development)
         for group in (self.hosts, self.rate, self.tenant, self.body):
             yield from group.problems()
+        yield from _claim_problems(self)
         yield from _top_problems(self)
 
 
@@ -149,9 +157,7 @@ def read(
     """The settings as far as they can be read, and every mistake: texts that do not parse, values that are wrong."""
     texts = dict(os.environ if env is None else env)
     texts.update({name: _as_text(value) for name, value in (config or {}).items() if name.startswith(PREFIX)})
-    for name, own in FALLBACKS.items():
-        if texts.get(name) and own not in texts:
-            texts[own] = texts[name]
+    _fall_back(texts)
     parsed, mistakes = _parse(texts)
     try:
         settings = Settings.model_validate(parsed)
@@ -159,9 +165,23 @@ def read(
         return None, mistakes + [_mistake(row) for row in error.errors(include_url=False, include_input=False)]
     # A group that already has a mistake is incomplete: what follows from a gap in it would only mislead.
     groups = {_group(mistake.variable) for mistake in mistakes}
+    told = {mistake.variable for mistake in mistakes}
     found = list(settings.problems())
-    mistakes += [item for item in found if item.variable in texts or _group(item.variable) not in groups]
+    mistakes += [
+        item
+        for item in found
+        if item.variable not in told and (item.variable in texts or _group(item.variable) not in groups)
+    ]
     return settings, mistakes
+
+
+def _fall_back(texts: dict[str, str]) -> None:
+    for name, own in FALLBACKS.items():
+        if texts.get(name) and own not in texts:
+            texts[own] = texts[name]
+    project, issuer = texts.get(PROJECT, "").strip(), PREFIX + "AUTH__ISSUER"
+    if project and issuer not in texts and texts.get(PREFIX + "AUTH", "").strip().lower() == "supabase":
+        texts[issuer] = project.rstrip("/") + "/auth/v1"  # the project's Auth server, which signs its tokens
 
 
 # -- variables --------------------------------------------------------------------------------------------------------
@@ -183,6 +203,9 @@ def variables(model: type[BaseModel] = Settings, prefix: str = PREFIX, path: tup
     found: list[Variable] = []
     for name, field in model.model_fields.items():
         here = (*path, name)
+        if (entry := _entry(field)) is not None:
+            found += variables(entry, f"{prefix}{name.upper()}__{NAME}__", (*here, NAME))
+            continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found += variables(field.annotation, f"{prefix}{name.upper()}__", here)
             continue
@@ -192,22 +215,28 @@ def variables(model: type[BaseModel] = Settings, prefix: str = PREFIX, path: tup
     return found
 
 
+def _entry(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of each entry of a group by name (`AUTH__ISSUERS__<NAME>__...`); None: no such group."""
+    if get_origin(field.annotation) is not Mapping:
+        return None
+    model: type[BaseModel] = get_args(field.annotation)[1]
+    return model
+
+
 def _setting(field: FieldInfo) -> Setting:
     return next(item for item in field.metadata if isinstance(item, Setting))
 
 
 def _parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[ConfigurationProblem]]:
-    known = {variable.name: variable for variable in variables()}
+    known = {variable.name: variable for variable in variables() if NAME not in variable.name}
+    named = [variable for variable in variables() if NAME in variable.name]
     parsed: dict[str, Any] = {}
     mistakes: list[ConfigurationProblem] = []
     for name in sorted(name for name in texts if name.startswith(PREFIX)):
-        variable = known.get(name)
+        variable = known.get(name) or _named(name, named)
         if variable is None:
-            mistakes.append(
-                ConfigurationProblem(
-                    "PS-ENV-001", name, "is not a variable of portalshield.", did_you_mean(name, known)
-                )
-            )
+            hint = did_you_mean(name, [*known, *_entry_names(name, named)])
+            mistakes.append(ConfigurationProblem("PS-ENV-001", name, "is not a variable of portalshield.", hint))
             continue
         try:
             value = _parser(variable)(texts[name])
@@ -216,6 +245,35 @@ def _parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[Configuration
             continue
         _put(parsed, variable.path, value)
     return parsed, mistakes
+
+
+def _named(name: str, named: Iterable[Variable]) -> Variable | None:
+    """The variable of an entry that the user named, with its path; the name is upper case here, lower in the tree."""
+    for variable in named:
+        start, _, end = variable.name.partition(NAME)
+        chosen = name[len(start) : len(name) - len(end)]
+        if name == start + chosen + end and _is_entry_name(chosen):
+            path = tuple(chosen.lower() if part == NAME else part for part in variable.path)
+            return replace(variable, name=name, path=path)
+    return None
+
+
+def _is_entry_name(text: str) -> bool:
+    return 0 < len(text) <= 40 and set(text) <= _NAME_CHARS and "__" not in text and text.strip("_") == text
+
+
+_NAME_CHARS = frozenset(ascii_uppercase + digits + "_")
+
+
+def _entry_names(name: str, named: Iterable[Variable]) -> list[str]:
+    """The variables that the entry this name seems to belong to has, for "did you mean"."""
+    found = []
+    for variable in named:
+        start = variable.name.partition(NAME)[0]
+        chosen = name.removeprefix(start).partition("__")[0]
+        if name.startswith(start) and _is_entry_name(chosen):
+            found.append(variable.name.replace(NAME, chosen))
+    return found
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
@@ -279,6 +337,20 @@ def _mistake(row: Any) -> ConfigurationProblem:
 
 def _group(variable: str) -> str:
     return variable.removeprefix(PREFIX).split("__")[0]
+
+
+def _claim_problems(settings: Settings) -> Iterable[ConfigurationProblem]:
+    """Tenants taken from what a provider lets users change."""
+    for number, text in enumerate(settings.tenant.claim, 1):
+        try:
+            pointer = parse_pointer(text)
+        except ValueError:
+            continue  # the tenant layer tells
+        faults = (issuer.row.fault_of(pointer, tenant=True) for issuer in settings.auth.verified())
+        fault = next((fault for fault in faults if fault is not None), None)
+        if fault is not None:
+            hint = "Point at an id that only the provider or your server writes."
+            yield ConfigurationProblem("PS-TENANT-004", PREFIX + "TENANT__CLAIM", f"entry {number} {fault}.", hint)
 
 
 def _top_problems(settings: Settings) -> Iterable[ConfigurationProblem]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -153,8 +155,83 @@ async def whole_body(receive: Callable[[], Awaitable[Message]]) -> tuple[list[by
             return parts, "http.request"
 
 
+def environ_of(method: str = "GET", path: str = "/", body: bytes | None = None, **changes: Any) -> dict[str, Any]:
+    """A complete environ, with a declared body if there is one; a change of `...` leaves the key out."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": "testserver",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "203.0.113.7",
+        "HTTP_HOST": "portal.example.com",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body or b""),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    if body is not None:
+        environ |= {"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/octet-stream"}
+    return {name: value for name, value in {**environ, **changes}.items() if value is not ...}
+
+
+class WsgiServer:
+    """A WSGI server's side: `serve` runs one request as PEP 3333 tells, and keeps what happened."""
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[str, list[tuple[str, str]], Any]] = []
+        self.written: list[bytes] = []
+        self.blocks: list[bytes] = []
+
+    def start_response(self, status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., Any]:
+        """Takes the head; raises `exc_info` once the head is out (PEP 3333)."""
+        if exc_info is not None and (any(self.blocks) or any(self.written)):
+            raise exc_info[1].with_traceback(exc_info[2])
+        assert exc_info is not None or not self.starts, "a second start without exc_info"
+        self.starts.append((status, fields, exc_info))
+        return self.written.append
+
+    def serve(self, app: Any, environ: dict[str, Any], *, stop_after: int | None = None) -> WsgiServer:
+        """One request; `stop_after` blocks the client leaves."""
+        result = app(environ, self.start_response)
+        try:
+            for block in result:
+                assert self.starts, "a block before the head"
+                self.blocks.append(block)
+                if len(self.blocks) == stop_after:
+                    break
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+        return self
+
+    @property
+    def status(self) -> int:
+        """The status that went out."""
+        return int(self.starts[-1][0][:3])
+
+    @property
+    def body(self) -> bytes:
+        """All bytes that went out."""
+        return b"".join([*self.written, *self.blocks])
+
+    def fields(self, name: str) -> list[str]:
+        """Values of a response header field."""
+        return [value for key, value in self.starts[-1][1] if key.lower() == name]
+
+    @property
+    def slug(self) -> str:
+        """The problem that was answered."""
+        return str(json.loads(self.body)["type"]).rpartition(":")[2]
+
+
 def request_lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The request lines that were written so far."""
+    """The request lines that were written since the last call; a test begins with one, for those of earlier tests."""
     for found in list(writer._writers):
         found.flush()
     return [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]

@@ -165,10 +165,11 @@ class AsgiDoor:
 
 @dataclass
 class WsgiDoor:
-    """Drives a WSGI application under wsgiref.validate."""
+    """Drives a WSGI application under wsgiref.validate. A key of `environ_extra` that is `...` is left out."""
 
     app: Any
     name: str = "wsgi"
+    environ_extra: dict[str, Any] = field(default_factory=dict)
 
     def request(
         self,
@@ -185,6 +186,7 @@ class WsgiDoor:
         """One request; `lint=False` for what wsgiref.validate itself refuses to send."""
         data = b"".join(body) if isinstance(body, list) else body
         environ = _environ(method, target, _with_length(headers, [data], length), data, peer, https)
+        environ = {key: value for key, value in {**environ, **self.environ_extra}.items() if value is not ...}
         started: list[Any] = []
         written: list[bytes] = []
 

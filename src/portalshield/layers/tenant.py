@@ -47,7 +47,8 @@ class TenantConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     claim: Annotated[
-        tuple[str, ...], Setting("JSON pointers to the tenant in the token; the first that is there counts")
+        tuple[str, ...],
+        Setting("JSON pointers to the tenant in the token, the first that is there; a provider's own unless set"),
     ] = ("/tenant_id",)
     fields: Annotated[tuple[str, ...], Setting("names that address a tenant in path, query, header, JSON and form")] = (
         FIELDS

@@ -47,6 +47,10 @@ class Terms(TypedDict, total=False):
     """All of these must be granted."""
     roles: Iterable[str]
     """One of these must be held."""
+    max_age: float | str
+    """The user logged in less than this ago: seconds, or a duration such as `5m`."""
+    impersonation: bool
+    """False: nobody may act here in another user's name (a token with `act`)."""
     body: Any
     """A pydantic type; the body is validated against it before the handler runs."""
     max_body: int | str
@@ -82,7 +86,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class EffectivePolicy:
-    """What holds for one route and method once everything was merged. `max_body` in bytes, None: the default."""
+    """What holds for one route and method once everything was merged. `max_body` in bytes, `max_age` in seconds.
+
+    None: the default."""
 
     public: bool = False
     health: bool = False
@@ -90,6 +96,8 @@ class EffectivePolicy:
     cross_tenant: bool = False
     scopes: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    max_age: float | None = None
+    impersonation: bool = True
     body: Any = None
     max_body: int | str | None = None
     content_types: tuple[str, ...] = ()
@@ -113,8 +121,10 @@ def normal(terms: Mapping[str, Any]) -> dict[str, Any]:
             result[name] = _texts(name, result[name])
     if result.get("cross_tenant") and not result.get("roles"):
         raise TypeError("cross_tenant=True needs roles=[...]: say who may span tenants")
-    if result.get("public") and (result.get("scopes") or result.get("roles") or result.get("tenant")):
-        raise TypeError("public=True contradicts scopes, roles and tenant: a public route has no principal to ask")
+    if "max_age" in result:
+        result["max_age"] = _seconds(result["max_age"])
+    if result.get("public") and any(result.get(name) for name in ("scopes", "roles", "tenant", "max_age")):
+        raise TypeError("public=True contradicts scopes, roles, tenant and max_age: nobody need be there to ask")
     if "owners" in result:
         result["owners"] = tuple(dict(result["owners"]).items())
     if "limits" in terms:
@@ -126,6 +136,18 @@ def _texts(name: str, value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(f"{name} is a list of texts, not one text")
     return tuple(value)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(age: float | str) -> float:
+    """`5m` or 300 -> 300. A fault shows where the decorator stands."""
+    if isinstance(age, str) and age[:-1].isdecimal() and age[:-1].isascii() and age[-1] in _UNITS:
+        age = int(age[:-1][:9]) * _UNITS[age[-1]]
+    if isinstance(age, (bool, str)) or not 1 <= age <= 10**9:
+        raise TypeError('max_age is a number of seconds above 0 or a duration: "5m"')
+    return float(age)
 
 
 def _limits(quotas: Iterable[str | Limit], by: By | tuple[By, ...]) -> tuple[Limit, ...]:

@@ -33,12 +33,12 @@ def in_query(data: bytes, names: frozenset[str]) -> Iterator[tuple[str, str]]:
         raise TooManyPairsError
     for pair in pairs:
         name, _, value = pair.partition(b"=")
-        for meant in _meant(_decode(name), names):
-            yield meant, _decode(value)
+        for known in meant(_decode(name), names):
+            yield known, _decode(value)
 
 
-def _meant(name: str, names: frozenset[str]) -> list[str]:
-    """Which of the names a parameter's name means: itself, or a part of `filter[t]`, `t[]` or `filter.t`."""
+def meant(name: str, names: frozenset[str]) -> list[str]:
+    """Which of the names a parameter or form field means: itself, or a part of `filter[t]`, `t[]`, `filter.t`."""
     if name in names:
         return [name]
     if "[" not in name and "." not in name:
@@ -72,7 +72,7 @@ def as_id(value: object) -> str | None:
 
 
 def header_names(fields: tuple[str, ...]) -> frozenset[bytes]:
-    """The header names that could carry a field: `tenant_id` -> `tenant-id`, `x-tenant-id`, `tenant_id`, `x_tenant_id`."""
+    """Header names that could carry a field: `tenant_id` -> `tenant-id`, `x-tenant-id`, `tenant_id`, `x_tenant_id`."""
     found: set[bytes] = set()
     for field in fields:
         kebab = "".join("-" + c.lower() if c.isupper() else c for c in field).replace("_", "-")

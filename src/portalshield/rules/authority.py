@@ -53,16 +53,18 @@ class Authority:
 
     def __init__(self, issuers: Iterable[Issuer], cache: TokenCache, *, never_bearer: Iterable[str] = ()) -> None:
         self._issuers = {issuer.name: issuer for issuer in issuers}
-        self._sole = next(iter(self._issuers.values())) if len(self._issuers) == 1 else None
+        self._all = tuple(self._issuers.values())
+        self._sole = self._all[0] if len(self._all) == 1 else None
         self._cache = cache
         self._never_bearer = tuple(prefix.encode() for prefix in never_bearer)
         self._generations: dict[str, int] = {}
-        self._seen: dict[str, KeySnapshot] = {}
+        self._seen: dict[str, KeySnapshot | None] = {}
 
     def recall(self, token: bytes, now: float) -> Principal | None:
         """The principal of a token that was verified moments ago and still holds."""
-        for issuer in self._issuers.values():
-            self._current(issuer)
+        for issuer in self._all:
+            if issuer.keys.snapshot is not self._seen.get(issuer.name):
+                self._current(issuer)
         entry = self._cache.get(token, self._generations, now)
         return entry.principal if entry is not None else None
 
@@ -106,15 +108,15 @@ class Authority:
         return issuer
 
     def _current(self, issuer: Issuer) -> KeySnapshot:
-        keys = issuer.keys.snapshot or NO_KEYS
+        keys = issuer.keys.snapshot
         if keys is not self._seen.get(issuer.name):
             # A hard-limited key set is no keys at all: what it signed is no longer remembered either.
-            if keys is NO_KEYS:
+            if keys is None:
                 self._generations.pop(issuer.name, None)
             else:
                 self._generations[issuer.name] = keys.generation
             self._seen[issuer.name] = keys
-        return keys
+        return keys if keys is not None else NO_KEYS
 
 
 def _handles(claims: Claims, principal: Principal) -> Handles:

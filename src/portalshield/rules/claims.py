@@ -1,4 +1,4 @@
-"""From verified claims to a principal. Paths are JSON pointers (RFC 6901), because claim names contain dots and URLs."""
+"""From verified claims to a principal. Paths are JSON pointers (RFC 6901): claim names contain dots and URLs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from portalshield.model.principal import Principal
 
 WRITABLE = frozenset(("user_metadata", "unsafe_metadata", "raw_user_meta_data"))
 """Members that a user can write himself: never a source of a tenant or a role."""
+
+UNNAMED_ACTOR = "(unnamed)"
+"""Somebody acts in the subject's name, but the token does not say who in a way that can be read."""
 
 _MAX_ID = 255
 Pointer = tuple[str, ...]
@@ -81,6 +84,14 @@ def _seconds(value: Any) -> float | None:
     return value if (type(value) is int or type(value) is float) and 0 <= value < 1e15 else None
 
 
+def actor_of(claims: Mapping[str, Any]) -> str | None:
+    """Who acts in the subject's name (RFC 8693, section 4.1); None: the subject himself."""
+    actor = claims.get("act")
+    if actor is None:
+        return None
+    return (identifier(actor.get("sub")) if isinstance(actor, Mapping) else None) or UNNAMED_ACTOR
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimMap:
     """Where subject, tenant, roles and scopes stand; `tenants` are tried in order, the first that is there counts."""
@@ -96,7 +107,6 @@ class ClaimMap:
         if subject is None:
             return None
         found = (identifier(at(claims, pointer)) for pointer in self.tenants)
-        actor = claims.get("act")
         return Principal(
             subject=subject,
             tenant=next((tenant for tenant in found if tenant is not None), None),
@@ -104,7 +114,7 @@ class ClaimMap:
             scopes=self._first(claims, self.scopes),
             claims=claims,
             auth_method=auth_method,
-            actor=identifier(actor.get("sub")) if isinstance(actor, Mapping) else None,
+            actor=actor_of(claims),
             issuer=claims.get("iss"),
             expires_at=claims.get("exp"),
         )

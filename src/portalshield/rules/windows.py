@@ -31,8 +31,9 @@ class Window(Protocol[S]):
     def charge(self, state: S | None, cost: int, now_ms: int) -> tuple[S | None, bool, Count]:
         """`(new state, moved, count)`.
 
-        The new state is None when nothing is charged: keep the old one. `moved`: the time from which the state can be
-        forgotten changed (see `ends_ms`), or there was none.
+        The new state is None where there is nothing to write: keep the old one. That is so when nothing was charged,
+        unless the clock stepped back. `moved`: the time from which the state can be forgotten changed (see `ends_ms`),
+        or there was none.
         """
 
     def ends_ms(self, state: S) -> int:
@@ -59,16 +60,14 @@ class FixedWindow:
                 if 0 < cost <= remaining:
                     return state + cost, False, Count(True, remaining - cost, left_ms * _MS)
                 return None, False, Count(0 < remaining >= cost, remaining, left_ms * _MS)
-            # Further ahead than a window: the clock stepped back. The count stands, the wait does not.
-            used = state & self._mask if left_ms > 0 else 0
-        else:
-            used = 0
-        remaining = self.amount - used
-        wait_s = self.window_ms * _MS
-        if 0 < cost <= remaining:
-            charged = ((now_ms + self.window_ms) << self._bits) + used + cost
-            return charged, True, Count(True, remaining - cost, wait_s)
-        return None, True, Count(0 < remaining >= cost, remaining, wait_s)
+            if left_ms > 0:  # further ahead than a window: the clock stepped back; the count stands, the wait does not
+                held = ((now_ms + self.window_ms) << self._bits) + (state & self._mask)
+                charged, _, count = self.charge(held, cost, now_ms)
+                return charged or held, True, count
+        amount, wait_s = self.amount, self.window_ms * _MS
+        if 0 < cost <= amount:
+            return ((now_ms + self.window_ms) << self._bits) + cost, True, Count(True, amount - cost, wait_s)
+        return None, True, Count(0 < amount >= cost, amount, wait_s)
 
     def ends_ms(self, state: int) -> int:
         """See `Window.ends_ms`."""
@@ -92,6 +91,11 @@ class SlidingWindow:
 
     def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
         """See `Window.charge`."""
+        if state is not None and (state >> 2 * self._bits) - now_ms > self.window_ms:  # the clock stepped back
+            counts = state & (1 << 2 * self._bits) - 1
+            held = ((now_ms + self.window_ms) << 2 * self._bits) + counts
+            charged, _, count = self.charge(held, cost, now_ms)
+            return charged or held, True, count
         end_ms, before, used, moved = self._at(state, now_ms)
         left_ms = end_ms - now_ms
         remaining = max(0, self.amount - used - before * left_ms // self.window_ms)
@@ -114,10 +118,8 @@ class SlidingWindow:
         bits, mask = self._bits, self._mask
         end_ms, before, used = state >> 2 * bits, state >> bits & mask, state & mask
         left_ms = end_ms - now_ms
-        if 0 < left_ms <= window_ms:
+        if left_ms > 0:
             return end_ms, before, used, False
-        if left_ms > window_ms:
-            return now_ms + window_ms, before, used, True
         if left_ms > -window_ms:
             return end_ms + window_ms, used, 0, True
         return now_ms + window_ms, 0, 0, True
@@ -135,7 +137,7 @@ class SlidingWindow:
 
 
 Runs = int | tuple[int, ...]
-"""A moving window's state: one run (time and count, packed), or the sum of all counts and then the runs, oldest first."""
+"""A moving window's state: one run (time and count, packed), or the sum of all counts and the runs, oldest first."""
 
 
 class MovingWindow:
@@ -154,7 +156,9 @@ class MovingWindow:
         """See `Window.charge`."""
         bits, step_ms = self._bits, self._step_ms
         tick_ms = -(-now_ms // step_ms) * step_ms
-        used, runs = self._at(state, now_ms, tick_ms)
+        if state is not None and self.ends_ms(state) > tick_ms + self.window_ms:
+            return self._stepped_back(state, cost, now_ms, tick_ms)
+        used, runs = self._at(state, now_ms)
         remaining = self.amount - used
         need = max(cost, 1)
         wait_ms = self._wait_ms(runs, need - remaining, now_ms)
@@ -172,14 +176,19 @@ class MovingWindow:
         last = state if isinstance(state, int) else state[-1]
         return (last >> self._bits) + self.window_ms
 
-    def _at(self, state: Runs | None, now_ms: int, tick_ms: int) -> tuple[int, tuple[int, ...]]:
+    def _stepped_back(self, state: Runs, cost: int, now_ms: int, tick_ms: int) -> tuple[Runs | None, bool, Count]:
+        """Everything that counts came now, as far as the clock can tell: it counts for one window more."""
+        used, _ = self._at(state, now_ms)
+        held = (tick_ms << self._bits) + used
+        charged, _, count = self.charge(held, cost, now_ms)
+        return charged or held, True, count
+
+    def _at(self, state: Runs | None, now_ms: int) -> tuple[int, tuple[int, ...]]:
         """What still counts: the sum and the runs."""
         if state is None:
             return 0, ()
         bits, mask = self._bits, self._mask
         used, runs = (state & mask, (state,)) if isinstance(state, int) else (state[0], state[1:])
-        if runs[-1] >> bits > tick_ms:  # the clock stepped back: nothing may count longer than a window from now
-            return used, ((tick_ms << bits) + used,)
         gone = 0
         for run in runs:
             if (run >> bits) + self.window_ms > now_ms:

@@ -1,14 +1,63 @@
-import time
-from portalshield.model.needs import Count
-class Store:
-    is_local=True
-    def __init__(self): self.d={}
-    def hit(self, hit):
-        out=[]
-        for k,q,c in hit.counters:
-            n=self.d.get((k,q),0)
-            ok = n+c<=q.amount
-            if ok: self.d[(k,q)]=n+c
-            out.append(Count(ok, max(0,q.amount-n-c), 30.0))
-        return tuple(out)
-def open_store(uri, **kw): return Store()
+"""Where limits are counted: in memory, in Redis, or in another storage that `limits` knows. One question, `Hit`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from portalshield.model.needs import Counts, Hit, Unavailable
+from portalshield.stores.memory import MemoryStore
+from portalshield.stores.outage import Notify, OnOutage, OutageStore
+
+__all__ = ["Store", "open_store"]
+
+
+class Store(Protocol):
+    """Answers `Hit`. The counters of one `Hit` are distinct; one that stands there twice is charged once.
+
+    Every counter reports its `Count`. When one of them is spent, none is charged. A cost of 0 peeks: `allowed` then
+    says whether a request of cost 1 would fit. `reset_s` is at most the window: until the window ends or, when
+    requests leave one by one, until the next one leaves; after a refusal until the request fits.
+    """
+
+    is_local: bool
+    """`hit` is pure memory and may be called on an event loop."""
+
+    def hit(self, hit: Hit) -> Counts | Unavailable:
+        """Ask; may block unless `is_local`."""
+
+    async def ahit(self, hit: Hit) -> Counts | Unavailable:
+        """Ask without blocking the event loop."""
+
+    def clear(self) -> None:
+        """Forget what this process counted (a test run); what a shared server holds stays."""
+
+    def close(self) -> None:
+        """Give back what was opened for `hit`."""
+
+    async def aclose(self) -> None:
+        """Give back what was opened on this event loop, and what `close` does."""
+
+
+def open_store(
+    uri: str, *, max_keys: int = 100_000, on_outage: OnOutage = "local", notify: Notify = lambda change: None
+) -> Store:
+    """The store of an address: `memory://`, `redis://`, `rediss://`, `unix://`, or another one that `limits` knows.
+
+    Opens no connection. `max_keys` bounds the entries in memory (for Redis: of what stands in for it). `on_outage`
+    says what happens while the store does not answer, `notify` is told once when it goes away and once when it is
+    back. Raises `ValueError` with a text that continues "the setting ..." and never repeats the address.
+    """
+    uri = uri.removeprefix("async+")  # the door decides the colour
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        raise ValueError("is no address such as memory:// or redis://host:6379/0")
+    memory = MemoryStore(max_keys)
+    if scheme == "memory":
+        return memory
+    if scheme in ("redis", "rediss", "unix", "redis+unix"):
+        from portalshield.stores.redis import RedisStore  # an extra
+
+        return OutageStore(RedisStore(uri.removeprefix("redis+")), memory, on_outage, notify)
+    from portalshield.stores.generic import GenericStore
+
+    return OutageStore(GenericStore(uri), memory, on_outage, notify)

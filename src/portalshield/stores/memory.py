@@ -2,10 +2,10 @@
 
 Why not `limits.MemoryStorage`: it has no cap, sweeps all keys at once and starts a thread per spaced hit.
 
-Keys are spread over stripes by their hash. A stripe has its own lock and at most `STRIPE` entries, so nothing here ever
-walks, resizes or locks more than one stripe's worth. In a stripe each quota has a dict whose order is the order in which
-entries end. A full stripe gives up the entries nearest their end, but never one that is over its quota: whoever mints
-keys must not free a blocked one. Where every entry is over its quota, keys that are new share one overflow bucket.
+Keys are spread over stripes by their hash. A stripe has its own lock and at most `STRIPE` entries, so nothing ever
+walks, resizes or locks more than one stripe's worth. In a stripe each quota has a dict whose order is the order in
+which entries end. A full stripe gives up the entries nearest their end, but never one that is over its quota: whoever
+mints keys must not free a blocked one. Where every entry is over its quota, new keys share one overflow bucket.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class _Ledger:
 
 _Slot = tuple[_Ledger, int, str, int]
 """ledger, stripe, key, cost"""
+_Place = tuple[_Ledger, dict[str, Any], str, int, _Stripe | None]
+"""ledger, where its state stands and under which key, cost, whose size it counts in"""
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
@@ -172,36 +174,35 @@ class MemoryStore:
         return ledger, hash(key) % self._spread, key, cost
 
     def _charge(self, slots: list[_Slot], now_ms: int, held: list[threading.Lock]) -> Counts:
-        written: list[tuple[dict[str, Any], str, Any, bool, int]] = []
-        counts: list[Count] = []
-        fits = True
-        for ledger, index, key, cost in slots:
-            table = ledger.tables[index]
-            state = table.get(key)
-            if state is None and self._is_full(index, len(slots), now_ms):
-                if self._overflow_lock not in held:
-                    self._overflow_lock.acquire()
-                    held.append(self._overflow_lock)
-                table, key, index = ledger.overflow, "", -1
-                state = table.get(key)
-            charged, moved, count = ledger.charge(state, cost, now_ms)
-            counts.append(count)
-            fits = fits and count.allowed
-            if charged is not None:
-                written.append((table, key, charged, moved, index))
-        if not fits:
-            return tuple([_uncharged(slot, count) for slot, count in zip(slots, counts, strict=True)])
-        for table, key, charged, moved, index in written:
+        places = [self._place(slot, len(slots), now_ms, held) for slot in slots]
+        judged = [ledger.charge(table.get(key), cost, now_ms) for ledger, table, key, cost, _ in places]
+        if not all([count.allowed for _, _, count in judged]):
+            # Nobody is charged. The others report what they have; a state that a clock set back made new is kept.
+            peeked = [ledger.charge(table.get(key), 0, now_ms) for ledger, table, key, _, _ in places]
+            judged = [
+                (*peek[:2], (peek if own[2].allowed else own)[2]) for peek, own in zip(peeked, judged, strict=True)
+            ]
+        for (charged, moved, _), (_, table, key, _, stripe) in zip(judged, places, strict=True):
+            if charged is None:
+                continue
             before = len(table)
             if moved:
-                table.pop(key, None)
+                table.pop(key, None)  # another counter of this request may have made room of it
             table[key] = charged
-            if index >= 0:
-                self._stripes[index].size += len(table) - before
-        return tuple(counts)
+            if stripe is not None:
+                stripe.size += len(table) - before
+        return tuple([count for _, _, count in judged])
 
-    def _is_full(self, index: int, wanted: int, now_ms: int) -> bool:
-        return self._stripes[index].size + wanted > self._capacity and not self._make_room(index, wanted, now_ms)
+    def _place(self, slot: _Slot, wanted: int, now_ms: int, held: list[threading.Lock]) -> _Place:
+        """Where a counter stands: under its key, or in the overflow bucket, whose lock is then taken, last of all."""
+        ledger, index, key, cost = slot
+        table, stripe = ledger.tables[index], self._stripes[index]
+        if key in table or stripe.size + wanted <= self._capacity or self._make_room(index, wanted, now_ms):
+            return ledger, table, key, cost, stripe
+        if self._overflow_lock not in held:
+            self._overflow_lock.acquire()
+            held.append(self._overflow_lock)
+        return ledger, ledger.overflow, "", cost, None
 
     # -- room ---------------------------------------------------------------------------------------------------------
 
@@ -246,7 +247,9 @@ def _ripe(
     window, table = ledger.window, ledger.tables[index]
     found: list[tuple[int, dict[str, Any], str]] = []
     for key, state in table.items():
-        count = window.charge(state, 0, now_ms)[2]
+        again, _, count = window.charge(state, 0, now_ms)
+        if again is not None:  # the clock stepped back
+            table[key] = again
         if count.allowed:
             found.append((window.ends_ms(state), table, key))
             if len(found) == share:
@@ -254,13 +257,6 @@ def _ripe(
         else:
             blocked_ms.append(now_ms + max(1, int(count.reset_s * 1000)))
     return found
-
-
-def _uncharged(slot: _Slot, count: Count) -> Count:
-    """What a counter that would have fitted reports when another one did not: it was given back."""
-    if count.allowed and slot[3] > 0:
-        return Count(True, count.remaining + slot[3], count.reset_s)
-    return count
 
 
 def _digest(key: str) -> str:

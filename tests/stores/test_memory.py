@@ -1,0 +1,423 @@
+"""Limits in this process: against a ten-line model per strategy, under threads, full, and under attack."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from portalshield.model.needs import Count, Hit, Quota
+from portalshield.stores.memory import LONGEST_KEY, STRIPE, MemoryStore
+
+STRATEGIES = ("fixed-window", "moving-window", "sliding-window-counter")
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+class Clock:
+    """Seconds that stand still; whole milliseconds, so that the models need not round."""
+
+    def __init__(self) -> None:
+        self.ms = 50_000_000
+
+    def __call__(self) -> float:
+        return self.ms / 1000
+
+
+def hit(*counters: tuple[str, Quota, int]) -> Hit:
+    return Hit(counters)
+
+
+def one(store: MemoryStore, key: str, quota: Quota, cost: int = 1) -> Count:
+    (count,) = store.hit(hit((key, quota, cost)))
+    return count
+
+
+# -- the models: ten lines each, plain and slow -----------------------------------------------------------------------
+
+
+class Model(Protocol):
+    def used(self, now: int) -> int: ...
+    def add(self, now: int, cost: int) -> None: ...
+
+
+class FixedModel:
+    def __init__(self, window: int) -> None:
+        self.window, self.taken, self.end = window, 0, 0
+
+    def used(self, now: int) -> int:
+        self.end = min(self.end, now + self.window)
+        return self.taken if now < self.end else 0
+
+    def add(self, now: int, cost: int) -> None:
+        self.taken = self.used(now) + cost
+        self.end = self.end if now < self.end else now + self.window
+
+
+class MovingModel:
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.log: list[int] = []
+
+    def used(self, now: int) -> int:
+        self.log = [now if max(self.log) > now else at for at in self.log if at + self.window > now]
+        return len(self.log)
+
+    def add(self, now: int, cost: int) -> None:
+        self.log += [now] * cost
+
+
+class SlidingModel:
+    def __init__(self, window: int) -> None:
+        self.window, self.start, self.counts = window, 0, (0, 0)
+
+    def at(self, now: int) -> tuple[int, tuple[int, int]]:
+        self.start = min(self.start, now)
+        passed = (now - self.start) // self.window
+        start = self.start + passed * self.window if passed < 2 else now
+        return start, (self.counts, (self.counts[1], 0), (0, 0))[min(passed, 2)]
+
+    def used(self, now: int) -> int:
+        start, (before, current) = self.at(now)
+        return before * (start + self.window - now) // self.window + current
+
+    def add(self, now: int, cost: int) -> None:
+        self.start, (before, current) = self.at(now)
+        self.counts = (before, current + cost)
+
+
+MODELS: dict[str, type[FixedModel] | type[MovingModel] | type[SlidingModel]] = {
+    "fixed-window": FixedModel,
+    "moving-window": MovingModel,
+    "sliding-window-counter": SlidingModel,
+}
+KEYS = ("a", "b", "c" * (LONGEST_KEY + 1))
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """The store and the models are asked the same; what they say must agree, whatever the clock does."""
+
+    @initialize(strategy=st.sampled_from(STRATEGIES), amounts=st.tuples(st.integers(1, 6), st.integers(1, 9)))
+    def begin(self, strategy: str, amounts: tuple[int, int]) -> None:
+        self.clock = Clock()
+        self.store = MemoryStore(1000, self.clock)
+        self.quotas = (Quota("short", amounts[0], 2, strategy), Quota("long", amounts[1], 7, strategy))
+        self.models: dict[tuple[str, Quota], Model] = {
+            (key, quota): MODELS[strategy](quota.window_s * 1000) for key in KEYS for quota in self.quotas
+        }
+
+    @rule(ms=st.one_of(st.integers(0, 3000), st.integers(0, 20_000)))
+    def time_passes(self, ms: int) -> None:
+        self.clock.ms += ms
+
+    @rule(hours=st.integers(-3, 3))
+    def clock_jumps(self, hours: int) -> None:
+        self.clock.ms += hours * 3_600_000
+
+    @rule(
+        counters=st.lists(
+            st.tuples(st.sampled_from(KEYS), st.integers(0, 1), st.integers(0, 3)),
+            min_size=1,
+            max_size=3,
+            unique_by=lambda counter: counter[:2],
+        )
+    )
+    def ask(self, counters: list[tuple[str, int, int]]) -> None:
+        asked = [(key, self.quotas[number], cost) for key, number, cost in counters]
+        now = self.clock.ms
+        used = [max(0, self.models[key, quota].used(now)) for key, quota, _ in asked]
+        fits = [had + max(cost, 1) <= quota.amount for had, (_, quota, cost) in zip(used, asked, strict=True)]
+        charged = all(fits)
+        for key, quota, cost in asked:
+            if charged and cost:
+                self.models[key, quota].add(now, cost)
+        counts = self.store.hit(Hit(tuple(asked)))
+        for count, fit, had, (_, quota, cost) in zip(counts, fits, used, asked, strict=True):
+            left = max(0, quota.amount - had - (cost if charged else 0))
+            assert (count.allowed, count.remaining) == (fit, left)
+            assert 0 < count.reset_s <= quota.window_s
+
+
+TestAgainstModel = AgainstModel.TestCase
+TestAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAgainstModel.__doc__ = "For each strategy the store says what the model says, clock jumps included."
+
+
+# -- several counters -------------------------------------------------------------------------------------------------
+
+
+@every_strategy
+def test_refused_request_uses_up_no_counter(strategy: str) -> None:
+    """When one of several quotas is spent none is charged, and all are reported."""
+    store, narrow, wide = MemoryStore(), Quota("narrow", 1, 60, strategy), Quota("wide", 10, 60, strategy)
+    both = hit(("k", narrow, 1), ("k", wide, 2))
+    assert [count.remaining for count in store.hit(both)] == [0, 8]
+    for _ in range(3):
+        spent, free = store.hit(both)
+        assert (spent.allowed, spent.remaining, free.allowed, free.remaining) == (False, 0, True, 8)
+
+
+def test_counter_that_stands_twice_is_charged_once() -> None:
+    """The same limit written twice on a route does not halve it."""
+    store, quota = MemoryStore(), Quota("q", 5, 60)
+    store.hit(hit(("k", quota, 1), ("k", quota, 1)))
+    assert one(store, "k", quota, 0).remaining == 4
+
+
+def test_equal_quotas_share_their_counts() -> None:
+    """A quota is what it allows, not which object says so."""
+    store = MemoryStore()
+    for _ in range(3):
+        one(store, "k", Quota("q", 3, 60))
+    assert not one(store, "k", Quota("other name", 3, 60)).allowed
+    assert one(store, "k", Quota("q", 3, 61)).allowed
+
+
+def test_quotas_made_for_every_request_do_not_pile_up() -> None:
+    """Whoever makes quotas at request time gets right counts and no growing table."""
+    store = MemoryStore()
+    for number in range(5000):
+        count = one(store, "k", Quota("q", 10_000, 60))
+        assert count.remaining == 9999 - number
+    assert len(store._by_id) <= 1024
+
+
+def test_no_counters_is_no_counts() -> None:
+    """An empty question has an empty answer."""
+    assert MemoryStore().hit(Hit(())) == ()
+
+
+def test_async_colour_says_the_same() -> None:
+    """`ahit` is `hit`: nothing waits."""
+    store, quota = MemoryStore(), Quota("q", 1, 60)
+    first = asyncio.run(store.ahit(hit(("k", quota, 1))))
+    assert (first[0].allowed, one(store, "k", quota).allowed) == (True, False)
+
+
+def test_cleared_store_counts_anew() -> None:
+    """`clear` forgets entries and overflow."""
+    store, quota = MemoryStore(1), Quota("q", 1, 60)
+    for key in "abc":
+        one(store, key, quota)
+    store.clear()
+    assert len(store) == 0
+    assert one(store, "b", quota).allowed
+
+
+# -- threads and forks ------------------------------------------------------------------------------------------------
+
+
+@every_strategy
+def test_of_200_concurrent_requests_exactly_the_quota_passes(strategy: str) -> None:
+    """Two counters each, from 16 threads: not one too many, not one too few."""
+    store = MemoryStore()
+    quotas = (Quota("q", 50, 3600, strategy), Quota("r", 1000, 3600, strategy))
+    together = threading.Barrier(16)
+
+    def ask(number: int) -> list[bool]:
+        together.wait()
+        asked = [hit(("k", quotas[0], 1), (f"other{n % 3}", quotas[1], 1)) for n in range(number, 200, 16)]
+        return [store.hit(each)[0].allowed for each in asked]
+
+    with ThreadPoolExecutor(16) as pool:
+        passed = [allowed for answers in pool.map(ask, range(16)) for allowed in answers]
+    assert (len(passed), sum(passed)) == (200, 50)
+    assert sum(1000 - one(store, f"other{n}", quotas[1], 0).remaining for n in range(3)) == 50
+
+
+def test_counters_taken_in_opposite_order_do_not_wait_for_each_other() -> None:
+    """Two threads that hold the same keys in opposite order both end."""
+    store, quota = MemoryStore(100_000), Quota("q", 10**6, 3600)
+    there, back = hit(("a", quota, 1), ("b", quota, 1)), hit(("b", quota, 1), ("a", quota, 1))
+    assert len({hash(key) % store._spread for key in ("a", "b", "c", "d", "e", "f", "g")}) > 1
+
+    def ask(each: Hit) -> None:
+        for _ in range(3000):
+            store.hit(each)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask, (there, back), timeout=60))
+    assert one(store, "a", quota, 0).remaining == 10**6 - 6000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_does_not_inherit_a_held_lock() -> None:
+    """A lock that another thread held at the time of the fork is free in the child."""
+    store, quota = MemoryStore(100), Quota("q", 5, 60)
+    one(store, "k", quota)
+    with store._stripes[0].lock, store._overflow_lock, store._opening:
+        child = os.fork()
+        if child == 0:
+            os._exit(7 if one(store, "k", quota).remaining == 3 and one(store, "k", Quota("r", 6, 60)).allowed else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_no_thread_is_started() -> None:
+    """Hits, spaced or not, leave the number of threads alone."""
+    store, quota, clock_before = MemoryStore(100), Quota("q", 5, 1), threading.active_count()
+    for number in range(1000):
+        one(store, str(number), quota)
+    assert threading.active_count() == clock_before
+
+
+# -- full -------------------------------------------------------------------------------------------------------------
+
+
+@every_strategy
+def test_entries_are_capped(strategy: str) -> None:
+    """A hundred times as many keys as fit leave exactly as many entries as are allowed."""
+    store, quota = MemoryStore(100), Quota("q", 5, 60, strategy)
+    for number in range(10_000):
+        assert one(store, f"key{number}", quota).allowed
+        assert len(store) <= 100
+    assert len(store) == 100
+
+
+def test_entries_of_all_quotas_share_the_cap() -> None:
+    """Several counters per request, quotas of their own: the cap holds for all of them together."""
+    store, short, long = MemoryStore(100), Quota("short", 5, 60), Quota("long", 5, 3600, "moving-window")
+    for number in range(2000):
+        store.hit(hit((f"k{number}", short, 1), (f"k{number}", long, 1)))
+        assert len(store) <= 100
+    assert len(store) == sum(len(table) for ledger in store._ledgers.values() for table in ledger.tables)
+
+
+def test_entry_nearest_its_end_goes_first() -> None:
+    """Among entries of different windows and ages, what ends first makes room."""
+    clock = Clock()
+    store = MemoryStore(3, clock)
+    short, long = Quota("short", 5, 10), Quota("long", 5, 100)
+    one(store, "ends at 100", long)
+    clock.ms += 1000
+    one(store, "ends at 11", short)
+    clock.ms += 1000
+    one(store, "ends at 12", short)
+    one(store, "new", long)
+    assert one(store, "ends at 12", short, 0).remaining == 4
+    assert one(store, "ends at 100", long, 0).remaining == 4
+    assert one(store, "ends at 11", short, 0).remaining == 5
+
+
+@every_strategy
+def test_minted_keys_do_not_free_a_blocked_one(strategy: str) -> None:
+    """The attack: spend the quota, then send from thousands of new keys, then come back. Still blocked."""
+    clock = Clock()
+    store, quota = MemoryStore(1000, clock), Quota("q", 3, 60, strategy)
+    for _ in range(3):
+        one(store, "attacker", quota)
+    for number in range(20_000):
+        one(store, f"minted{number}", quota)
+        clock.ms += number % 2
+    assert not one(store, "attacker", quota).allowed
+    clock.ms += 120_000
+    assert one(store, "attacker", quota).allowed
+
+
+@every_strategy
+def test_when_all_are_blocked_new_keys_share_one_overflow_bucket(strategy: str) -> None:
+    """No blocked entry goes, no memory is taken, and all strangers together have one quota."""
+    clock = Clock()
+    store, quota = MemoryStore(100, clock), Quota("q", 2, 60, strategy)
+    blocked = [f"blocked{number}" for number in range(100)]
+    for key in blocked * 2:
+        one(store, key, quota)
+    strangers = [one(store, f"stranger{number}", quota).allowed for number in range(50)]
+    assert strangers == [True] * 2 + [False] * 48
+    assert len(store) == 100
+    assert not any(one(store, key, quota).allowed for key in blocked)
+    clock.ms += 120_000
+    assert all(one(store, f"stranger{number}", quota).allowed for number in range(50))
+
+
+def test_room_is_found_as_soon_as_one_blocked_entry_ends() -> None:
+    """The overflow bucket is left at the very millisecond at which an entry may go."""
+    clock = Clock()
+    store, quota = MemoryStore(2, clock), Quota("q", 1, 10)
+    one(store, "first", quota)
+    clock.ms += 4000
+    one(store, "second", quota)
+    assert [one(store, key, quota).allowed for key in "ab"] == [True, False]
+    clock.ms += 5999
+    assert not one(store, "c", quota).allowed
+    clock.ms += 1
+    assert one(store, "c", quota).allowed
+    assert not one(store, "second", quota).allowed
+
+
+def test_overflow_is_counted_all_or_nothing_too() -> None:
+    """A request with one spent counter charges nothing to the bucket that strangers share."""
+    store, quota, other = MemoryStore(1), Quota("q", 1, 60), Quota("r", 5, 60)
+    one(store, "blocked", quota)
+    spent, free = store.hit(hit(("blocked", quota, 1), ("stranger", other, 1)))
+    assert (spent.allowed, free.remaining) == (False, 5)
+    assert [one(store, f"stranger{number}", other).remaining for number in range(3)] == [4, 3, 2]
+
+
+def test_clock_that_steps_back_does_not_keep_the_store_full() -> None:
+    """The note "nothing can be given up until then" is not believed when that lies hours ahead."""
+    clock = Clock()
+    store, quota = MemoryStore(1, clock), Quota("q", 1, 10)
+    one(store, "blocked", quota)
+    one(store, "a", quota)
+    assert not one(store, "b", quota).allowed
+    clock.ms -= 3_600_000
+    assert not one(store, "b", quota).allowed
+    clock.ms += 10_000
+    assert one(store, "b", quota).allowed
+
+
+# -- what a key costs -------------------------------------------------------------------------------------------------
+
+
+@every_strategy
+def test_100_000_keys_take_at_most_16_mib(strategy: str) -> None:
+    """Far more keys than fit, keys included: at most 168 bytes each, also after the churn."""
+    quota = Quota("q", 300, 60, strategy)
+    tracemalloc.start()
+    try:
+        store = MemoryStore(100_000)
+        for number in range(130_000):
+            one(store, f"ip\x1d203.0.{number >> 8}.{number & 255}", quota)
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 95_000 < len(store) <= 100_000
+    assert size <= 16 * 2**20
+
+
+def test_long_keys_are_kept_as_digests() -> None:
+    """A key of any length takes the room of a short one, and keys that differ at their end stay apart."""
+    store, quota = MemoryStore(100), Quota("q", 1, 60)
+    long = "x" * 100_000
+    assert one(store, long + "a", quota).allowed
+    assert one(store, long + "\ud800", quota).allowed
+    assert not one(store, long + "a", quota).allowed
+    assert all(len(key) < LONGEST_KEY for ledger in store._ledgers.values() for table in ledger.tables for key in table)
+
+
+def test_no_table_outgrows_a_stripe() -> None:
+    """However many entries are configured, no dict holds more than a stripe's: no resize is longer than that."""
+    store, quota = MemoryStore(20_000), Quota("q", 5, 60)
+    for number in range(40_000):
+        one(store, str(number), quota)
+    tables = [table for ledger in store._ledgers.values() for table in ledger.tables]
+    assert max(map(len, tables)) <= STRIPE
+
+
+def test_store_without_room_is_refused() -> None:
+    """At least one entry is needed."""
+    with pytest.raises(ValueError, match="max_keys"):
+        MemoryStore(0)
+
+
+def test_unknown_strategy_is_a_value_error() -> None:
+    """A quota with a strategy that nobody knows is a mistake of the caller."""
+    with pytest.raises(ValueError, match="strategy"):
+        one(MemoryStore(), "k", Quota("q", 1, 1, "leaky-bucket"))
