@@ -37,6 +37,11 @@ ENVIRONMENT = environment(
 )
 """Every layer on. The quotas are out of reach: what is measured is counting, not refusing."""
 
+_PROSE = (
+    "Called on Tuesday about the renewal; wants the annual plan, invoices by the 5th, and a second seat for Charles. "
+    "Prefers mail over phone. The old contract ends in March, so send the offer before the holidays. "
+)
+
 
 class Client(BaseModel):
     """What the application itself validates, shielded or not."""
@@ -61,7 +66,9 @@ def body_of(size: int) -> bytes:
         "notes": "",
         "contacts": [{"kind": "phone", "value": "+44 20 7946 0000"}, {"kind": "mail", "value": "a@example.com"}],
     }
-    document["notes"] = "n" * (size - len(orjson.dumps(document)))
+    missing = size - len(orjson.dumps(document))
+    # Prose, not one letter again and again: searches for a name stumble over those.
+    document["notes"] = (_PROSE * (missing // len(_PROSE) + 1))[:missing]
     return orjson.dumps(document)
 
 

@@ -34,7 +34,7 @@ from portalshield.bench.report import Bar, Report, Row
 from portalshield.bench.stacks import NullLines
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS, SPACED_ROUNDS, BATCH = 120, 60, 20
+ROUNDS, SPACED_ROUNDS, BATCH = 240, 100, 20
 HANDED_OVER = (Policy("POST /tenants/{tenant_id}/clients", body=Client),)
 
 Bars = tuple[tuple[str, float, bool], ...]

@@ -86,9 +86,9 @@ def _exchange(method: str, path: str, headers: Mapping[str, str], native: Any) -
 
 
 def _judged(x: Exchange, step: Step) -> Decision:
-    name = type(step.stage).__name__
+    name = type(step.traits.stage).__name__
     if step.needs_principal and x.principal is None:
-        return Decision(step.layer, name, "skipped", "no principal")
+        return Decision(step.traits.layer, name, "skipped", "no principal")
     steps = walk(x, (step,))
     asked = ""
     try:
@@ -97,7 +97,7 @@ def _judged(x: Exchange, step: Step) -> Decision:
             asked = f"would ask: {type(need).__name__}"
             need = steps.send(_dry(need))
     except StopIteration as stop:
-        return _decision(step.layer, name, stop.value, asked)
+        return _decision(step.traits.layer, name, stop.value, asked)
 
 
 def _dry(need: Need) -> Answer:

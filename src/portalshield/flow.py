@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Answer, Need
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.stage import Asks, Checks, Guards, Heads, Judges, Stage, needs_principal
+from portalshield.model.stage import Asks, Checks, Guards, Heads, Judges, Stage, judges_body, needs_principal
 from portalshield.model.verdicts import Problem, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
@@ -37,18 +37,23 @@ MAX_FIELD_BYTES = 65_536
 MAX_URL_BYTES = 8_192
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One stage as the walk sees it. `enforced` is the share of requests it refuses; the rest is only noted."""
+class Traits(NamedTuple):
+    """What the walk knows of a stage. `enforced` is the share of requests it refuses; the rest is only noted."""
 
     layer: str
     enforced: float
-    needs_principal: bool
     by_address: bool
+    stage: Any
+
+
+class Step(NamedTuple):
+    """One stage as the walk sees it: its hooks, ready to be called."""
+
     check: Callable[[Exchange], Verdict] | None
     ask: Callable[[Exchange], Need | None] | None
     settle: Callable[[Exchange, Any, Any], Verdict] | None
-    stage: Any
+    needs_principal: bool
+    traits: Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Plan:
 
     policy: EffectivePolicy
     steps: tuple[Step, ...]
+    bodyless: tuple[Step, ...]
+    """The steps of a request that has no body: those that only judge bodies are left out."""
     guards: tuple[Callable[[Exchange], Callable[[bytes], Problem | None] | None], ...]
     heads: tuple[Callable[[Exchange, Any], None], ...]
     judges: tuple[tuple[Any, float], ...] = ()
@@ -77,9 +84,11 @@ class Plan:
 def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]]) -> Plan:
     """Look up every hook once. `stages` come in the order of the walk, each with the share that it enforces."""
     rows = list(stages)
+    steps = [_step(stage, enforced) for stage, enforced in rows if isinstance(stage, (Checks, Asks))]
     return Plan(
         policy,
-        tuple(_step(stage, enforced) for stage, enforced in rows if isinstance(stage, (Checks, Asks))),
+        tuple(steps),
+        tuple(step for step in steps if not judges_body(step.traits.stage)),
         tuple(stage.guard for stage, enforced in rows if isinstance(stage, Guards) and enforced > 0),
         tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
         tuple((stage, enforced) for stage, enforced in rows if isinstance(stage, Judges)),
@@ -87,41 +96,40 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
 
 
 def _step(stage: Stage, enforced: float) -> Step:
+    by_address = getattr(stage, "by_address", False) is True
     return Step(
-        layer=stage.layer,
-        enforced=enforced,
-        needs_principal=needs_principal(stage),
-        by_address=getattr(stage, "by_address", False) is True,
         check=stage.check if isinstance(stage, Checks) else None,
         ask=stage.ask if isinstance(stage, Asks) else None,
         settle=stage.settle if isinstance(stage, Asks) else None,
-        stage=stage,
+        needs_principal=needs_principal(stage),
+        traits=Traits(stage.layer, enforced, by_address, stage),
     )
 
 
 def walk(x: Exchange, steps: tuple[Step, ...]) -> Walk:
     """Judge one exchange: the first refusal or early answer ends it, None lets it through to the application."""
-    for step in steps:
-        if step.needs_principal and x.principal is None:
+    for check, ask, settle, needs_a_principal, traits in steps:
+        if needs_a_principal and x.principal is None:
             continue
-        verdict = step.check(x) if step.check is not None else None
-        if verdict is None and step.ask is not None and step.settle is not None:
-            need = step.ask(x)
-            if need is not None:
-                answer: Answer = yield need
-                verdict = step.settle(x, need, answer)
+        verdict = check(x) if check is not None else None
         if verdict is None:
-            continue
-        if isinstance(verdict, Problem):
-            if not x.gone and not _enforces(step, x):
-                x.note(step.layer, verdict)
+            need = ask(x) if ask is not None else None
+            if need is None or settle is None:
                 continue
-            x.layer = step.layer
+            answer: Answer = yield need
+            verdict = settle(x, need, answer)
+            if verdict is None:
+                continue
+        if isinstance(verdict, Problem):
+            if not x.gone and not _enforces(traits, x):
+                x.note(traits.layer, verdict)
+                continue
+            x.layer = traits.layer
         return verdict
     return None
 
 
-def _enforces(step: Step, x: Exchange) -> bool:
+def _enforces(step: Traits, x: Exchange) -> bool:
     if step.by_address and not x.address_trusted:
         return False
     return _share_enforces(step.enforced, x)

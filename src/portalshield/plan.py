@@ -61,6 +61,9 @@ def build(
 class _Positions:
     """The stages of one policy that hold two positions in the order, or that others depend on."""
 
+    safe: bool
+    """A GET or HEAD changes nothing: there is no forgery to look for."""
+    rate_fields: Stage | None
     early_rate: Stage | None
     late_rate: Stage | None
     early_tenant: Stage | None
@@ -83,7 +86,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: hosts.stage(b.settings.hosts, p), "a foreign Host must not even learn whether a route exists"),
     (lambda b, p, s: b.cors, "a preflight carries no credentials: it is answered before anybody asks for them"),
     (lambda b, p, s: s.early_rate, "cheap, and it protects everything dearer behind it, token checks included"),
-    (lambda b, p, s: csrf.CsrfStage(b.trusted), "needs no principal; refuses before a cookie is looked at"),
+    (lambda b, p, s: None if s.safe else csrf.CsrfStage(b.trusted), "needs no principal; refuses before a cookie is looked at"),
     (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
     (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
@@ -96,6 +99,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: s.schema, "the dearest check, on a request that everybody else let through"),
     (lambda b, p, s: headers.HeadersStage(b.settings.headers, shares_across_origins=bool(b.settings.cors.allow_origins)),
      "adds to the response only, behind whatever the others added"),
+    (lambda b, p, s: s.rate_fields, "tells about everything that was counted, once"),
     (lambda b, p, s: s.guard, "reads what the handler answered"),
 )  # fmt: skip
 """What stands where, and why there."""
@@ -110,14 +114,18 @@ def _principal(b: Build, policy: EffectivePolicy) -> Stage | None:
     return auth.BearerStage(b.authority, policy=policy, cookie=config.cookie_name, login_url=config.login_url)
 
 
-def compile_policy(b: Build, policy: EffectivePolicy, route: str) -> Plan:
-    """All stages of one policy, those that are off left out. `route` names it in the keys of its limits."""
+def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool = False) -> Plan:
+    """All stages of one policy, those that are off left out. `route` names it in the keys of its limits; `safe`: it is
+    only used for GET and HEAD."""
     config = b.settings
     json_stage = json.JsonStage(config.body.max_depth, config.body.max_keys, config.body.max_items)
     scoped = b.authenticates and _share(config, policy, "tenant") is not None
     tenants = tenant.stages(config.tenant, policy, looks_up=b.looks_up) if scoped else (None, None)
+    limits = rate.stages(config.rate, policy, route)
     positions = _Positions(
-        *rate.stages(config.rate, policy, route),
+        safe,
+        rate.RateFieldsStage(legacy=config.rate.legacy_headers) if any(limits) else None,
+        *limits,
         *tenants,
         *_object_stages(b, policy, scoped),
         json_stage if _share(config, policy, "json") is not None else None,
@@ -209,17 +217,18 @@ def compile_rows(
 ) -> tuple[list[Row], list[ConfigurationProblem]]:
     """A row per route with the plan of each method; policies whose pattern covers no route are problems."""
     listed = list(routes)
-    cache: dict[tuple[EffectivePolicy, str], Plan] = {}
+    cache: dict[tuple[EffectivePolicy, str, bool], Plan] = {}
     compiled: list[Row] = []
     for route in listed:
         row = Row(route)
         for method in sorted(route.methods or _ANY):
             policy = effective_policy(b.settings, rows, route, method)
             scope = f"{'GET' if method == 'HEAD' else method} {route.template}" if policy.limits else ""
-            key = (replace(policy, body=None) if _unhashable(policy.body) else policy, scope)
+            safe = method in ("GET", "HEAD")
+            key = (replace(policy, body=None) if _unhashable(policy.body) else policy, scope, safe)
             plan = None if _unhashable(policy.body) else cache.get(key)
             if plan is None:
-                plan = cache[key] = compile_policy(b, policy, scope)
+                plan = cache[key] = compile_policy(b, policy, scope, safe=safe)
             row.plans[method] = plan
         compiled.append(row)
     return compiled, list(_unmatched(rows, listed))

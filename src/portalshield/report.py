@@ -72,7 +72,7 @@ def _report(row: Row, method: str, plan: Plan) -> RouteReport:
         access=access(policy),
         decided=policy.declared,
         limits=tuple(f"{limit.quota} by {'+'.join(limit.by) or 'default'}" for limit in policy.limits),
-        layers=tuple(dict.fromkeys(step.layer for step in plan.steps)),
+        layers=tuple(dict.fromkeys(step.traits.layer for step in plan.steps)),
         body=getattr(policy.body, "__name__", None),
     )
 

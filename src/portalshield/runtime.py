@@ -105,7 +105,7 @@ class Runtime:
         except Exception as error:
             return self.stage_failed(x, error)
         x.plan, x.policy = plan, plan.policy
-        return walk(x, plan.steps)
+        return walk(x, plan.steps if x.has_body else plan.bodyless)
 
     def _misframed(self, x: Exchange) -> Problem | None:
         """A Host that is no authority, a body with two lengths (RFC 9112, 6.1: how requests are smuggled), or two
@@ -123,9 +123,9 @@ class Runtime:
 
     def at_once(self, x: Exchange, need: Need) -> Answer | None:
         """The answers that need no waiting; None: the door has to fetch this one."""
-        if isinstance(need, Hit):
+        if type(need) is Hit:
             return self.store.hit(need) if self.store.is_local else None
-        if isinstance(need, TenantOf):
+        if type(need) is TenantOf:
             found = self.tenants.get((need.principal.issuer, need.principal.subject), x.now)
             return Tenants(found) if found is not None else None
         return None
@@ -141,6 +141,7 @@ class Runtime:
         head = Head(status, fields)
         for add in x.plan.heads:
             add(x, head)
+        head.finish()
         head.put(b"x-request-id", x.request_id.encode())
         return head
 
@@ -166,6 +167,8 @@ class Runtime:
 
     def done(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, sizes: tuple[int, int]) -> None:
         """The request is over: write its line."""
+        # The scope holds the exchange: without this every request would be a cycle for the garbage collector.
+        x.native = None
         if self.lines is None:
             return
         principal = x.principal

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from portalshield.model.needs import Count, Hit, Quota
 from portalshield.stores.memory import LONGEST_KEY, STRIPE, MemoryStore
@@ -66,12 +66,16 @@ class MovingModel:
         self.window = window
         self.log: list[int] = []
 
+    def counting(self, now: int) -> list[int]:
+        return [at for at in self.log if at + self.window > now]
+
     def used(self, now: int) -> int:
-        self.log = [now if max(self.log) > now else at for at in self.log if at + self.window > now]
-        return len(self.log)
+        if max(self.log, default=0) > now:
+            self.log = [now] * len(self.counting(now))
+        return len(self.counting(now))
 
     def add(self, now: int, cost: int) -> None:
-        self.log += [now] * cost
+        self.log = self.counting(now) + [now] * cost
 
 
 class SlidingModel:

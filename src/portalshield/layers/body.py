@@ -62,6 +62,7 @@ class BodyStage:
     """The limits of one policy. `reads`: another stage of this policy judges the body, so it is read here."""
 
     layer = "body"
+    judges_body = True
 
     def __init__(self, limit: int, content_types: tuple[str, ...], *, reads: bool) -> None:
         self._limit = limit

@@ -33,6 +33,7 @@ _OWN = frozenset(
     )
 )
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_ORIGIN = (b"Origin",)
 _FOREIGN = problem("origin-not-allowed", why="websocket-origin")
 
 
@@ -104,7 +105,7 @@ class CorsStage:
         )
         exposed = ", ".join((*config.expose_headers, "X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"))
         self._credentials = credentials
-        self._exposed: Fields = ((b"access-control-expose-headers", exposed.encode()),)
+        self._exposed: Fields = (*credentials, (b"access-control-expose-headers", exposed.encode()))
 
     def check(self, x: Exchange) -> Verdict:
         """Find out whether the origin is shared with, answer preflights, refuse foreign WebSocket handshakes."""
@@ -125,16 +126,15 @@ class CorsStage:
         if not preflight:
             head.drop(_OWN)
         if self._varies:
-            head.vary(b"Origin")
-        if x.origin is None and x.problem is not None:
+            head.varies += _ORIGIN
+        origin = x.origin
+        if origin is None:
             # A refusal from before our check is readable by an allowed front end too.
-            origin = x.headers.get(b"origin")
-            x.origin = origin if origin is not None and self._allows(origin) else None
-        if x.origin is not None:
-            head.fields.append((b"access-control-allow-origin", x.origin))
-            head.fields.extend(self._credentials)
-            if not preflight:
-                head.fields.extend(self._exposed)
+            origin = x.headers.get(b"origin") if x.problem is not None else None
+            if origin is None or not self._allows(origin):
+                return
+        head.fields += self._credentials if preflight else self._exposed
+        head.fields.append((b"access-control-allow-origin", origin))
 
     def _answer(self, x: Exchange) -> Fields:
         asked = x.headers.get(b"access-control-request-method")

@@ -38,6 +38,9 @@ _CSP_API = "default-src 'none'; frame-ancestors 'none'"
 _CSP_PAGE = "frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
 
 
+_CREDENTIALS = (b"Authorization", b"Cookie")
+
+
 class HeadersStage:
     """Two profiles, each with and without https, each with and without a principal: eight ready tuples."""
 
@@ -62,29 +65,27 @@ class HeadersStage:
             ("permissions-policy", config.permissions_policy, "camera=(), microphone=(), geolocation=(), payment=()"),
         )
         hsts = (("strict-transport-security", config.hsts, "max-age=31536000"),)
-        self._profiles: dict[tuple[bool, bool], Fields] = {
-            (False, False): _ready(api),
-            (False, True): _ready(api + hsts),
-            (True, False): _ready(page),
-            (True, True): _ready(page + hsts),
+        self._profiles = {
+            (False, False): _profile(api),
+            (False, True): _profile(api + hsts),
+            (True, False): _profile(page),
+            (True, True): _profile(page + hsts),
         }
-        self._names = {key: frozenset(name for name, _ in fields) for key, fields in self._profiles.items()}
         self._private = _ready((("cache-control", config.cache_control, "private, no-store"),))
 
     def head(self, x: Exchange, head: Head) -> None:
         """Add the profile that fits the response's content type."""
         content_type = head.get(b"content-type")
-        key = (content_type is not None and content_type[:9].lower() == b"text/html", x.https)
-        fields = self._profiles[key]
-        if self._names[key].isdisjoint(head.names):
-            head.fields.extend(fields)
-            head.names |= self._names[key]
-        else:
-            head.add(fields)
+        fields, names = self._profiles[content_type is not None and content_type[:9].lower() == b"text/html", x.https]
+        head.add(fields, names)
         if x.principal is not None and self._private and b"cache-control" not in head.names:
-            head.add(self._private)
-            head.vary(b"Authorization")
-            head.vary(b"Cookie")
+            head.fields += self._private
+            head.varies += _CREDENTIALS
+
+
+def _profile(rows: tuple[tuple[str, str, str], ...]) -> tuple[Fields, frozenset[bytes]]:
+    fields = _ready(rows)
+    return fields, frozenset(name for name, _ in fields)
 
 
 def _ready(rows: tuple[tuple[str, str, str], ...]) -> Fields:

@@ -17,6 +17,7 @@ class JsonStage:
     """The bounds of one application."""
 
     layer = "json"
+    judges_body = True
 
     def __init__(self, max_depth: int, max_keys: int, max_items: int) -> None:
         self._max_depth = max_depth

@@ -38,7 +38,7 @@ class OwnerStage:
         self._owners = dict(owners)
         self._names = frozenset(owners)
         self._in_query = tuple(name.encode() for name in owners)
-        self._in_body = in_body
+        self._in_body = self.judges_body = in_body
 
     def ask(self, x: Exchange) -> AskOwner | None:
         """Every id of a known name that was not asked yet."""

@@ -8,7 +8,7 @@ one dict entry per limit in memory, one round trip per position on Redis.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Annotated, Literal
 
@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.needs import Count, Counts, Hit, Quota, Unavailable
+from portalshield.model.needs import Counts, Hit, Quota, Unavailable
 from portalshield.model.policy import By, EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem, Setting
-from portalshield.model.verdicts import Fields, Verdict, problem
+from portalshield.model.verdicts import Fields, Problem, Verdict, problem
 from portalshield.rules.addresses import limit_key
 from portalshield.rules.quotas import parse_quotas
 
@@ -61,27 +61,29 @@ class RateStage:
 
     layer = "rate"
 
-    def __init__(self, counters: tuple[Counter, ...], *, by_address: bool, legacy: bool) -> None:
+    def __init__(self, counters: tuple[Counter, ...], *, by_address: bool) -> None:
         self.by_address = by_address
-        self._counters = counters
-        self._quotas = frozenset(quota for quota, *_ in counters)
-        self._legacy = legacy
-        policy = ", ".join(f'"{quota.name}";q={quota.amount};w={quota.window_s}' for quota, *_ in counters)
-        self._policy = policy.encode()
+        self._counters = tuple((_KEYS.get(by) or _joined(by), quota, scope, cost) for quota, by, scope, cost in counters)
+        self.quotas = tuple(quota for quota, *_ in counters)
+        self.policy = b", ".join(b'"%s";q=%d;w=%d' % (q.name.encode(), q.amount, q.window_s) for q in self.quotas)
+        self.state = b", ".join(b'"%s";r=%%d;t=%%d' % q.name.encode() for q in self.quotas)
 
     def ask(self, x: Exchange) -> Hit | None:
-        """Every counter of this position whose key is known, in one question."""
-        return Hit(tuple((scope + _key(x, by), quota, cost) for quota, by, scope, cost in self._counters))
+        """Every counter of this position, in one question."""
+        return Hit(tuple([(scope + key(x), quota, cost) for key, quota, scope, cost in self._counters]))
 
     def settle(self, x: Exchange, need: Hit, answer: Counts | Unavailable) -> Verdict:
         """429 when a quota is spent, 503 when the store cannot say and the policy is closed."""
         if isinstance(answer, Unavailable):
             return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"5"),))
-        counted = tuple((counter[1], count) for counter, count in zip(need.counters, answer, strict=True))
-        x.counts += counted
-        spent = [(quota, count) for quota, count in counted if not count.allowed]
-        if not spent:
-            return None
+        x.counts += ((self, answer),)
+        for count in answer:
+            if not count.allowed:
+                return self._refusal(answer)
+        return None
+
+    def _refusal(self, answer: Counts) -> Problem:
+        spent = [(quota, count) for quota, count in zip(self.quotas, answer, strict=True) if not count.allowed]
         wait_s = max(1, *(ceil(count.reset_s) for _, count in spent))
         return problem(
             "rate-limited",
@@ -90,43 +92,67 @@ class RateStage:
             limit=[quota.name for quota, _ in spent],
         )
 
+
+class RateFieldsStage:
+    """`RateLimit` and `RateLimit-Policy` for everything that was counted, on every answer of a limited route."""
+
+    layer = "rate"
+
+    def __init__(self, *, legacy: bool) -> None:
+        self._legacy = legacy
+
     def head(self, x: Exchange, head: Head) -> None:
-        """`RateLimit` and `RateLimit-Policy` on every answer of a limited route."""
-        mine = [(quota, count) for quota, count in x.counts if quota in self._quotas]
-        if not mine:
+        """One list of policies, one of states."""
+        if not x.counts:
             return
-        state = b", ".join(b'"%s";r=%d;t=%d' % (q.name.encode(), c.remaining, ceil(c.reset_s)) for q, c in mine)
-        _append(head, b"ratelimit-policy", self._policy)
-        _append(head, b"ratelimit", state)
-        if self._legacy and b"x-ratelimit-limit" not in head.names:
-            head.add(_legacy(mine))
+        policies, states = [], []
+        for stage, counts in x.counts:
+            policies.append(stage.policy)
+            numbers: list[int] = []
+            for count in counts:
+                numbers += (count.remaining, ceil(count.reset_s))
+            states.append(stage.state % tuple(numbers))
+        head.put(b"ratelimit-policy", b", ".join(policies))
+        head.put(b"ratelimit", b", ".join(states))
+        if self._legacy:
+            head.add(_legacy(*x.counts[0]))
 
 
-def _append(head: Head, name: bytes, value: bytes) -> None:
-    held = head.get(name)
-    head.put(name, value if held is None else held + b", " + value) if held is not None else head.add(((name, value),))
-
-
-def _legacy(counted: list[tuple[Quota, Count]]) -> Fields:
-    quota, count = counted[0]
+def _legacy(stage: RateStage, counts: Counts) -> Fields:
     return (
-        (b"x-ratelimit-limit", b"%d" % quota.amount),
-        (b"x-ratelimit-remaining", b"%d" % count.remaining),
-        (b"x-ratelimit-reset", b"%d" % ceil(count.reset_s)),
+        (b"x-ratelimit-limit", b"%d" % stage.quotas[0].amount),
+        (b"x-ratelimit-remaining", b"%d" % counts[0].remaining),
+        (b"x-ratelimit-reset", b"%d" % ceil(counts[0].reset_s)),
     )
 
 
-def _key(x: Exchange, by: tuple[By, ...]) -> str:
+def _by_ip(x: Exchange) -> str:
+    return limit_key(x.address)
+
+
+def _by_subject(x: Exchange) -> str:
     principal = x.principal
-    parts: list[str] = []
-    for kind in by:
-        if kind == "ip" or principal is None:
-            parts.append(limit_key(x.address))
-        elif kind == "subject":
-            parts.append(f"{principal.issuer or ''}\x1f{principal.subject}")
-        else:
-            parts.append(principal.tenant or f"\x1e{principal.subject}")
-    return parts[0] if len(parts) == 1 else "\x1d".join(parts)
+    return f"{principal.issuer or ''}\x1f{principal.subject}" if principal is not None else limit_key(x.address)
+
+
+def _by_tenant(x: Exchange) -> str:
+    principal = x.principal
+    if principal is None:
+        return limit_key(x.address)
+    return principal.tenant or f"\x1e{principal.subject}"
+
+
+_KEYS: dict[tuple[By, ...], Callable[[Exchange], str]] = {
+    ("ip",): _by_ip,
+    ("subject",): _by_subject,
+    ("tenant",): _by_tenant,
+}
+"""What a counter counts by; without a principal everything counts by address."""
+
+
+def _joined(by: tuple[By, ...]) -> Callable[[Exchange], str]:
+    parts = [_KEYS[(kind,)] for kind in by]
+    return lambda x: "\x1d".join([part(x) for part in parts])
 
 
 def stages(config: RateConfig, policy: EffectivePolicy, route: str) -> tuple[RateStage | None, RateStage | None]:
@@ -141,13 +167,11 @@ def stages(config: RateConfig, policy: EffectivePolicy, route: str) -> tuple[Rat
     for limit in policy.limits:
         by = limit.by or (("ip",) if policy.public else ("subject",))
         (early if by == ("ip",) else late).extend(_of_route(config, limit, by, route))
-    return _stage(config, early, by_address=True), _stage(config, late, by_address=False)
+    return _stage(early, by_address=True), _stage(late, by_address=False)
 
 
-def _stage(config: RateConfig, counters: list[Counter], *, by_address: bool) -> RateStage | None:
-    if not counters:
-        return None
-    return RateStage(tuple(counters), by_address=by_address, legacy=config.legacy_headers)
+def _stage(counters: list[Counter], *, by_address: bool) -> RateStage | None:
+    return RateStage(tuple(counters), by_address=by_address) if counters else None
 
 
 def _of_route(config: RateConfig, limit: Limit, by: tuple[By, ...], route: str) -> list[Counter]:

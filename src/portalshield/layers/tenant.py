@@ -98,11 +98,14 @@ class TenantStage:
             return None
         if principal.tenant is None:
             return _NO_TENANT if self._required else None
+        tenant = principal.tenant
         try:
-            foreign = any(not same_id(value, principal.tenant) for value in self._addressed(x))
+            for value in self._addressed(x):
+                if value != tenant and not same_id(value, tenant):
+                    return _FOREIGN
         except TooManyPairsError:
             return _FLOOD
-        return _FOREIGN if foreign else None
+        return None
 
     def ask(self, x: Exchange) -> TenantOf | None:
         """The tenants of a principal whose credential names none."""
@@ -117,7 +120,7 @@ class TenantStage:
         if not answer.tenants:
             return _NO_TENANT if self._required else None
         try:
-            addressed = list(self._addressed(x))
+            addressed = self._addressed(x)
         except TooManyPairsError:
             return _FLOOD
         member = self._chosen(addressed, answer.tenants)
@@ -131,23 +134,27 @@ class TenantStage:
             return tenants[0] if len(tenants) == 1 else None
         return next((tenant for tenant in tenants if same_id(addressed[0], tenant)), None)
 
-    def _addressed(self, x: Exchange) -> Iterable[str]:
+    def _addressed(self, x: Exchange) -> list[str]:
+        found: list[str] = []
+        fields = self._fields
         for name, value in x.params.items():
-            if name in self._fields:
+            if name in fields:
                 # The framework may hand over another id than the path says (`007` as an int): refuse what changes.
-                yield value if str(x.arguments.get(name, value)) == value else ""
+                found.append(value if str(x.arguments.get(name, value)) == value else "")
         if x.query and names_occur(x.query, self._in_query):
-            yield from (value for _, value in in_query(x.query, self._fields))
+            found += [value for _, value in in_query(x.query, fields)]
         if not x.headers.disjoint(self._headers):
             for field in self._headers:
                 for raw in x.headers.get_all(field):
-                    yield from (part.strip() for part in raw.decode("latin-1").split(","))
+                    found += [part.strip() for part in raw.decode("latin-1").split(",")]
+        return found
 
 
 class TenantBodyStage:
     """JSON at any depth, all occurrences; urlencoded forms; and whatever a handler might still read as JSON."""
 
     layer = "tenant"
+    judges_body = True
     needs_principal = True
 
     def __init__(self, fields: tuple[str, ...]) -> None:

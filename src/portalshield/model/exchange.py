@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from portalshield.model.verdicts import Problem, Reply
 
 if TYPE_CHECKING:
-    from portalshield.model.needs import Count, Quota
+    from portalshield.model.needs import Counts
     from portalshield.model.policy import EffectivePolicy
     from portalshield.model.principal import Principal
 
@@ -100,8 +100,8 @@ class Exchange:
     """The response was read and carried a tenant field (response_guard); None: it was not read."""
     payload: Any = None
     """The object that `body=Model` validated (schema)."""
-    counts: tuple[tuple[Quota, Count], ...] = ()
-    """Limits that were asked, for the RateLimit fields (rate)."""
+    counts: tuple[tuple[Any, Counts], ...] = ()
+    """(stage, counts) of the limits that were asked, for the RateLimit fields (rate)."""
 
     # -- the result: the flow and the door
     plan: Any = None

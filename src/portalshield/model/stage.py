@@ -72,3 +72,8 @@ class Heads(Protocol):
 def needs_principal(stage: Stage) -> bool:
     """The stage has nothing to judge without a principal (auth in report mode): it is skipped then."""
     return getattr(stage, "needs_principal", False) is True
+
+
+def judges_body(stage: Stage) -> bool:
+    """The stage has nothing to judge on a request without a body: it is left out there."""
+    return getattr(stage, "judges_body", False) is True

@@ -60,8 +60,8 @@ class _Ledger:
 
 _Slot = tuple[_Ledger, int, str, int]
 """ledger, stripe, key, cost"""
-_Place = tuple[_Ledger, dict[str, Any], str, int, _Stripe | None]
-"""ledger, where its state stands and under which key, cost, whose size it counts in"""
+_Place = tuple[dict[str, Any], str, _Stripe | None]
+"""where a state stands, under which key, and whose size it counts in"""
 _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
@@ -155,7 +155,12 @@ class MemoryStore:
     # -- several counters: all or nothing -----------------------------------------------------------------------------
 
     def _several(self, counters: tuple[tuple[str, Quota, int], ...]) -> Counts:
-        slots = [self._slot(key, quota, cost) for key, quota, cost in counters]
+        slots: list[_Slot] = []
+        for key, quota, cost in counters:
+            ledger = self._by_id.get(id(quota)) or self._open(quota)
+            if len(key) > LONGEST_KEY:
+                key = _digest(key)
+            slots.append((ledger, hash(key) % self._spread, key, cost))
         held: list[threading.Lock] = []
         try:
             for index in sorted({slot[1] for slot in slots}):  # always in this order: nobody waits in a circle
@@ -167,42 +172,51 @@ class MemoryStore:
             for lock in held:
                 lock.release()
 
-    def _slot(self, key: str, quota: Quota, cost: int) -> _Slot:
-        ledger = self._by_id.get(id(quota)) or self._open(quota)
-        if len(key) > LONGEST_KEY:
-            key = _digest(key)
-        return ledger, hash(key) % self._spread, key, cost
-
     def _charge(self, slots: list[_Slot], now_ms: int, held: list[threading.Lock]) -> Counts:
-        places = [self._place(slot, len(slots), now_ms, held) for slot in slots]
-        judged = [ledger.charge(table.get(key), cost, now_ms) for ledger, table, key, cost, _ in places]
-        if not all([count.allowed for _, _, count in judged]):
-            # Nobody is charged. The others report what they have; a state that a clock set back made new is kept.
-            peeked = [ledger.charge(table.get(key), 0, now_ms) for ledger, table, key, _, _ in places]
-            judged = [
-                (*peek[:2], (peek if own[2].allowed else own)[2]) for peek, own in zip(peeked, judged, strict=True)
-            ]
-        for (charged, moved, _), (_, table, key, _, stripe) in zip(judged, places, strict=True):
-            if charged is None:
-                continue
-            before = len(table)
-            if moved:
-                table.pop(key, None)  # another counter of this request may have made room of it
-            table[key] = charged
-            if stripe is not None:
-                stripe.size += len(table) - before
-        return tuple([count for _, _, count in judged])
+        counts: list[Count] = []
+        written: list[tuple[_Place, Any, bool]] = []
+        fits = True
+        for ledger, index, key, cost in slots:
+            table = ledger.tables[index]
+            state = table.get(key)
+            place: _Place = (table, key, self._stripes[index])
+            if state is None:
+                place = self._place(ledger, index, key, len(slots), now_ms, held)
+                state = place[0].get(place[1])
+            charged, moved, count = ledger.charge(state, cost, now_ms)
+            counts.append(count)
+            if not count.allowed:
+                fits = False
+            if charged is not None:
+                written.append((place, charged, moved))
+        if not fits:
+            return self._refuse(slots, counts, now_ms, held)
+        for place, charged, moved in written:
+            _write(place, charged, moved)
+        return tuple(counts)
 
-    def _place(self, slot: _Slot, wanted: int, now_ms: int, held: list[threading.Lock]) -> _Place:
+    def _refuse(self, slots: list[_Slot], counts: list[Count], now_ms: int, held: list[threading.Lock]) -> Counts:
+        """Nobody is charged. Who would have fitted reports what it has; what a clock set back made new is kept."""
+        told: list[Count] = []
+        for (ledger, index, key, _), own in zip(slots, counts, strict=True):
+            place = self._place(ledger, index, key, len(slots), now_ms, held)
+            again, moved, count = ledger.charge(place[0].get(place[1]), 0, now_ms)
+            if again is not None:
+                _write(place, again, moved)
+            told.append(count if own.allowed else own)
+        return tuple(told)
+
+    def _place(
+        self, ledger: _Ledger, index: int, key: str, wanted: int, now_ms: int, held: list[threading.Lock]
+    ) -> _Place:
         """Where a counter stands: under its key, or in the overflow bucket, whose lock is then taken, last of all."""
-        ledger, index, key, cost = slot
         table, stripe = ledger.tables[index], self._stripes[index]
         if key in table or stripe.size + wanted <= self._capacity or self._make_room(index, wanted, now_ms):
-            return ledger, table, key, cost, stripe
+            return table, key, stripe
         if self._overflow_lock not in held:
             self._overflow_lock.acquire()
             held.append(self._overflow_lock)
-        return ledger, ledger.overflow, "", cost, None
+        return ledger.overflow, "", None
 
     # -- room ---------------------------------------------------------------------------------------------------------
 
@@ -238,6 +252,16 @@ class MemoryStore:
             ledger.known.append(quota)
             self._by_id[id(quota)] = ledger
             return ledger
+
+
+def _write(place: _Place, charged: Any, moved: bool) -> None:
+    table, key, stripe = place
+    before = len(table)
+    if moved:
+        table.pop(key, None)  # to the end of the order; another counter of this request may have made room of it
+    table[key] = charged
+    if stripe is not None:
+        stripe.size += len(table) - before
 
 
 def _ripe(

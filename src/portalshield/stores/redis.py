@@ -158,6 +158,8 @@ class RedisStore:
 
     def hit(self, hit: Hit) -> Counts | Unavailable:
         """Count, all or nothing; see `Hit`. Blocks for at most the time-out; never raises for the server's sake."""
+        if not hit.counters:
+            return ()
         process = self._here()
         ticket = process.breaker.admit()
         if ticket == REFUSED:
@@ -176,6 +178,8 @@ class RedisStore:
 
     async def ahit(self, hit: Hit) -> Counts | Unavailable:
         """The same without blocking the event loop."""
+        if not hit.counters:
+            return ()
         process = self._here()
         if process.breaker.is_resting:
             return _DOWN
