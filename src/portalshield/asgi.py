@@ -40,10 +40,10 @@ from portalshield.model.needs import (
     Unavailable,
 )
 from portalshield.model.principal import Principal
-from portalshield.model.verdicts import Problem, Reply, Verdict, problem
+from portalshield.model.verdicts import Problem, Reply, problem
 from portalshield.rules.colour import is_async
 from portalshield.protection import Protected, Protection, protection_of
-from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, marked, sum_of, unopened
+from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, marked, unopened
 from portalshield.wire import Rendered
 
 Scope = MutableMapping[str, Any]
@@ -62,18 +62,10 @@ class ResponseAbortedError(ConnectionError):
 
 
 class RawHeaders(dict[bytes, bytes]):
-    """The scope's header list as a dict by lower-case name; the list is kept for repeats."""
+    """The scope's header list as a dict by lower-case name; `raw` is the list itself, for repeats."""
 
     __slots__ = ("raw",)
-
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        super().__init__(raw)
-        if self and not b"".join(self).islower():
-            # Servers lower the names; what does not may be read by an application that ignores their case.
-            raw = [(name.lower(), value) for name, value in raw]
-            self.clear()
-            self.update(raw)
-        self.raw = raw
+    raw: list[tuple[bytes, bytes]]
 
     def get_all(self, name: bytes) -> list[bytes]:
         """All values of a field in their order."""
@@ -86,6 +78,19 @@ class RawHeaders(dict[bytes, bytes]):
         return names.isdisjoint(self)
 
 
+def headers_of(raw: list[tuple[bytes, bytes]]) -> tuple[RawHeaders, int]:
+    """The header fields and the size of all of them in bytes."""
+    headers = RawHeaders(raw)
+    headers.raw = raw
+    names = b"".join(headers)
+    if names and not names.islower():
+        # Servers lower the names; what does not may be read by an application that ignores their case.
+        return headers_of([(name.lower(), value) for name, value in raw])
+    if len(headers) != len(raw):
+        return headers, sum([len(name) + len(value) for name, value in raw])
+    return headers, len(names) + len(b"".join(headers.values()))
+
+
 class AsgiDoor:
     """The outer door. `open_runtime` compiles the application when the first scope arrives, never before."""
 
@@ -96,20 +101,9 @@ class AsgiDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scope of the server."""
-        kind = scope["type"]
-        if kind == "http" and MARK not in scope:
-            await self._http(scope, receive, send)
-        elif kind == "websocket" and MARK not in scope:
-            await self._websocket(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(scope, receive, send)
-        else:
-            self._warn_of(kind)
-            await self.app(scope, receive, send)
-
-    # -- HTTP ---------------------------------------------------------------------------------------------------------
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or MARK in scope:
+            await self._other(scope, receive, send)
+            return
         began = perf_counter_ns()
         runtime = self._opening.runtime or self._opening.attempt()
         if runtime is None:
@@ -120,10 +114,10 @@ class AsgiDoor:
         response = _Response(x, runtime, send)
         entered = 0
         try:
-            verdict = await judge(x, runtime, judged, receive)
-            if verdict is not None:
-                x.verdict = verdict
-                await response.refuse(verdict)
+            if await_more(x, runtime, judged):
+                await judge(x, runtime, judged, receive)
+            if x.verdict is not None:
+                await response.refuse(x.verdict)
                 return
             entered = perf_counter_ns()
             await self._call(x, receive, response)
@@ -131,9 +125,19 @@ class AsgiDoor:
             ended = perf_counter_ns()
             CURRENT.reset(token)
             overhead = (entered or ended) - began + response.overhead_ns
-            runtime.done(
-                x, response.status, ended - began, overhead, (x.bytes_in or len(x.body or b""), response.bytes_out)
-            )
+            runtime.done(x, response.status, ended - began, overhead, response.bytes_out)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "websocket" and MARK not in scope:
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            self._warn_of(kind)
+            await self.app(scope, receive, send)
+
+    # -- HTTP ---------------------------------------------------------------------------------------------------------
 
     async def _call(self, x: Exchange, receive: Receive, response: _Response) -> None:
         inner_receive = receive if x.walk is not None else outgoing(x, receive)
@@ -167,16 +171,16 @@ class AsgiDoor:
         token = CURRENT.set(x)
         handshake = _Handshake(x, runtime, send)
         try:
-            verdict = await judge(x, runtime, judged, receive)
-            if verdict is not None:
-                x.verdict = verdict
+            if await_more(x, runtime, judged):
+                await judge(x, runtime, judged, receive)
+            if x.verdict is not None:
                 await receive()
-                await handshake.refuse(verdict)
+                await handshake.refuse(x.verdict)
                 return
             await self._relay(x, receive, handshake)
         finally:
             CURRENT.reset(token)
-            runtime.done(x, handshake.status, perf_counter_ns() - began, 0, (0, 0))
+            runtime.done(x, handshake.status, perf_counter_ns() - began, 0, 0)
 
     async def _relay(self, x: Exchange, receive: Receive, handshake: _Handshake) -> None:
         try:
@@ -210,7 +214,7 @@ class AsgiDoor:
         if type(given) is not list:
             # Any iterable is legal; the application must find what we took from one that gives its items once.
             scope["headers"] = raw
-        headers = RawHeaders(raw)
+        headers, size = headers_of(raw)
         x = Exchange()
         x.native = scope
         x.headers = headers
@@ -229,7 +233,7 @@ class AsgiDoor:
             x.method = scope["method"]
             x.has_body = _may_have_body(headers, scope.get("http_version"), x.method)
         scope[MARK] = x
-        return x, runtime.begin(x, len(raw), sum_of(raw), len(headers) != len(raw))
+        return x, runtime.begin(x, len(raw), size, len(headers) != len(raw))
 
 
 async def _refuse_unopened(scope: Scope, receive: Receive, send: Send) -> None:
@@ -269,25 +273,37 @@ def _may_have_body(headers: RawHeaders, version: str | None, method: str) -> boo
 # -- driving the walk -------------------------------------------------------------------------------------------------
 
 
-async def judge(x: Exchange, runtime: Runtime, judged: Any, receive: Receive, *, inside: bool = False) -> Verdict:
-    """Drive a walk to its verdict. Outside, a need of the inner door suspends it: `x.walk` stays set, verdict None."""
-    if judged is None or isinstance(judged, (Problem, Reply)):
-        return judged
+def await_more(x: Exchange, runtime: Runtime, judged: Any) -> bool:
+    """Drive a walk as far as it goes without waiting. False: it has ended, `x.verdict` says how; True: see `x.pending`."""
+    if isinstance(judged, (Problem, Reply)):
+        x.verdict = judged
+        return False
+    return _advance(x, runtime, judged, None)
+
+
+def _advance(x: Exchange, runtime: Runtime, walk: Any, answer: Answer | None) -> bool:
     try:
-        need = judged.send(None) if not inside else x.pending
         while True:
-            answer: Answer | None = runtime.at_once(x, need)
+            need = walk.send(answer)
+            answer = runtime.at_once(x, need)
             if answer is None:
-                if isinstance(need, INSIDE) and runtime.has_inner and not inside:
-                    x.walk, x.pending = judged, need
-                    return None
-                answer = await _answer(x, runtime, need, receive)
-            need = judged.send(answer)
+                x.pending = need
+                return True
     except StopIteration as stop:
-        verdict: Verdict = stop.value
-        return verdict
+        x.verdict = stop.value
     except Exception as error:
-        return runtime.stage_failed(x, error)
+        x.verdict = runtime.stage_failed(x, error)
+    return False
+
+
+async def judge(x: Exchange, runtime: Runtime, walk: Any, receive: Receive, *, inside: bool = False) -> None:
+    """Answer what a walk waits for until it has ended. Outside, a need of the inner door suspends it in `x.walk`."""
+    waiting = True
+    while waiting:
+        if isinstance(x.pending, INSIDE) and runtime.has_inner and not inside:
+            x.walk = walk
+            return
+        waiting = _advance(x, runtime, walk, await _answer(x, runtime, x.pending, receive))
 
 
 async def _answer(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -> Answer:
@@ -448,36 +464,36 @@ class _Response:
         self.bytes_out = 0
         self.overhead_ns = 0
 
-    async def send(self, message: Message) -> None:
-        """What the application sends."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application sends; a plain function, so that passing on costs no coroutine of its own."""
         if self.replaced:
-            return
+            return _nothing()
         x = self._x
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind == "http.response.start":
             began = perf_counter_ns()
-            if x.late is None and self._runtime.unconfirmed(x):
+            if x.late is None and x.reached and x.served and self._runtime.unconfirmed(x):
                 x.late = UNCONFIRMED
             if x.late is not None:
-                await self.refuse(x.late)
-                self.replaced = True
-                return
+                return self.refuse(x.late)
             head = self._runtime.finish_head(x, message["status"], list(message.get("headers") or ()))
             message = {**message, "headers": head.fields}
             self.started = True
-            self.status = message["status"]
+            self.status = head.status
             self.overhead_ns = perf_counter_ns() - began
         elif x.late is not None and self.started:
             self._abort(x.late)
-        elif message["type"] == "http.response.body":
+        elif kind == "http.response.body":
             self.bytes_out += len(message.get("body", b""))
-        await self._send(message)
+        return self._send(message)
 
     async def refuse(self, verdict: Problem | Reply) -> None:
         """Answer with a refusal or an early answer instead of the application."""
         x = self._x
+        self.replaced = self.replaced or not self.started
         if self.started or x.gone:
             return
-        self.started = self.replaced = True
+        self.started = True
         self.status, fields, body = self._runtime.refuse(x, verdict)
         self.bytes_out = len(body)
         if not (x.native.get("http_version") or "1.1").startswith("1"):
@@ -490,6 +506,10 @@ class _Response:
         if isinstance(verdict, Problem):
             self._x.problem = verdict
         raise ResponseAbortedError("the request was refused")
+
+
+async def _nothing() -> None:
+    """What an application sends after its answer was replaced goes nowhere."""
 
 
 class _Handshake:
@@ -552,11 +572,11 @@ class InnerDoor:
             await self.app(scope, receive, send)
             return
         suspended, x.walk = x.walk, None
-        verdict = await judge(x, runtime, suspended, receive, inside=True)
-        if verdict is None:
+        await judge(x, runtime, suspended, receive, inside=True)
+        if x.verdict is None:
             await self.app(scope, receive if x.websocket else outgoing(x, receive), send)
             return
-        x.late = verdict
+        x.late, x.verdict = x.verdict, None
         kind = "websocket.accept" if x.websocket else "http.response.start"
         await send({"type": kind, "status": 500, "headers": []} if not x.websocket else {"type": kind})
 

@@ -165,7 +165,7 @@ class Runtime:
         self.on_crash(x, error)
         return _BUG
 
-    def done(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, sizes: tuple[int, int]) -> None:
+    def done(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> None:
         """The request is over: write its line."""
         # The scope holds the exchange: without this every request would be a cycle for the garbage collector.
         x.native = None
@@ -183,7 +183,8 @@ class Runtime:
         record.duration_ms = duration_ns / 1e6
         record.overhead_us = overhead_ns // 1000
         record.client_ip = x.address
-        record.bytes_in, record.bytes_out = sizes
+        record.bytes_in = x.bytes_in or len(x.body or b"")
+        record.bytes_out = bytes_out
         if principal is not None:
             record.tenant = principal.tenant
             record.subject = principal.subject
@@ -269,7 +270,3 @@ def marked(native: Any) -> Exchange | None:
     found = native.get(MARK)
     return found if isinstance(found, Exchange) else None
 
-
-def sum_of(fields: Sequence[tuple[bytes, bytes]]) -> int:
-    """Bytes of all header names and values."""
-    return sum([len(name) + len(value) for name, value in fields])

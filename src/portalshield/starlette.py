@@ -384,19 +384,23 @@ def _confirm(target: BaseRoute) -> None:
         return
     handle: _Handle = target.handle
 
-    async def confirming(scope: Scope, receive: Receive, send: Send) -> None:
+    def confirming(scope: Scope, receive: Receive, send: Send) -> Any:
         x = _current(scope)
         if x is not None:
             if x.endpoint is not scope.get("endpoint") or x.arguments != scope.get("path_params") or x.walk is not None:
                 x.late = x.late or UNCONFIRMED
-                return
+                return _nothing()
             x.confirmed = True
             if type(x) is Probe:
-                return
-        await handle(scope, receive, send)
+                return _nothing()
+        return handle(scope, receive, send)
 
     setattr(confirming, INSTALLED, True)
     target.handle = confirming  # type: ignore[method-assign]
+
+
+async def _nothing() -> None:
+    """In place of a handler that must not run."""
 
 
 def _reach(router: Router) -> None:
@@ -405,11 +409,11 @@ def _reach(router: Router) -> None:
         return
     stack = router.middleware_stack
 
-    async def reaching(scope: Scope, receive: Receive, send: Send) -> None:
+    def reaching(scope: Scope, receive: Receive, send: Send) -> Any:
         x = _current(scope)
         if x is not None:
             x.reached = True
-        await stack(scope, receive, send)
+        return stack(scope, receive, send)
 
     setattr(reaching, INSTALLED, True)
     router.middleware_stack = reaching

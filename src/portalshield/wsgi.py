@@ -461,8 +461,7 @@ class _Response:
         except ValueError:
             CURRENT.set(None)
         overhead = self.entered - self._began + self._overhead_ns
-        sizes = (self._x.bytes_in or len(self._x.body or b""), self._bytes_out)
-        self._runtime.done(self._x, self._status, ended - self._began, overhead, sizes)
+        self._runtime.done(self._x, self._status, ended - self._began, overhead, self._bytes_out)
 
     def __iter__(self) -> Iterator[bytes]:
         return self

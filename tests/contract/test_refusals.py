@@ -1,4 +1,4 @@
-"""What a refused client sees: one shape for every refusal, and the application's own errors as they are (E-04, E-06)."""
+"""What a refused client sees: one shape for every refusal; the application's own errors stay as they are (E-04, E-06)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REFUSALS = [
 def test_every_refusal_has_one_shape(
     portal: Portal, status: int, slug: str, method: str, target: str, fields: list[Any], body: bytes, page: bool
 ) -> None:
-    """RFC 9457 (for page loads a static page), right length, no-store, nosniff, one request id; nothing that was sent."""
+    """RFC 9457 (for page loads a static page), right length, no-store, nosniff, one request id."""
     headers = [field for item in fields for field in (portal.bearer() if item == "bearer" else [item])]
     headers += [("accept", "text/html,*/*;q=0.8")] if page else []
     answer = portal.request(method, target, headers, body, lint=False)
