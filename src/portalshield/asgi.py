@@ -120,7 +120,13 @@ class AsgiDoor:
                 await response.refuse(x.verdict)
                 return
             entered = perf_counter_ns()
-            await self._call(x, receive, response)
+            try:
+                await self.app(x.native, receive if x.walk is not None else outgoing(x, receive), response.send)
+            except Exception as error:
+                if not await response.rescue(error):
+                    raise
+            if x.late is not None and not response.started:
+                await response.refuse(x.late)
         finally:
             ended = perf_counter_ns()
             CURRENT.reset(token)
@@ -136,28 +142,6 @@ class AsgiDoor:
         else:
             self._warn_of(kind)
             await self.app(scope, receive, send)
-
-    # -- HTTP ---------------------------------------------------------------------------------------------------------
-
-    async def _call(self, x: Exchange, receive: Receive, response: _Response) -> None:
-        inner_receive = receive if x.walk is not None else outgoing(x, receive)
-        try:
-            await self.app(x.native, inner_receive, response.send)
-        except Exception as error:
-            if x.late is not None and x.late is not CRASHED:
-                # The application stumbled over what we took away from it: that is a refusal, no crash.
-                x.crash = None
-                await response.refuse(x.late)
-                if response.replaced:
-                    return
-                raise
-            x.crash = error
-            if not response.started:
-                with suppress(OSError):
-                    await response.refuse(CRASHED)
-            raise
-        if not response.started and x.late is not None:
-            await response.refuse(x.late)
 
     # -- WebSocket ----------------------------------------------------------------------------------------------------
 
@@ -209,11 +193,10 @@ class AsgiDoor:
             warnings.warn(f"portalshield does not know the ASGI scope type {kind[:32]!r}: it passes", stacklevel=2)
 
     def _exchange(self, scope: Scope, runtime: Runtime) -> tuple[Exchange, Any]:
-        given = scope.get("headers")
-        raw = list(given or ())
-        if type(given) is not list:
+        raw = scope.get("headers")
+        if type(raw) is not list:
             # Any iterable is legal; the application must find what we took from one that gives its items once.
-            scope["headers"] = raw
+            scope["headers"] = raw = list(raw or ())
         headers, size = headers_of(raw)
         x = Exchange()
         x.native = scope
@@ -225,15 +208,24 @@ class AsgiDoor:
         x.now = time.time()
         client = scope.get("client")
         x.peer = client[0] if client else None
-        scheme = scope.get("scheme", "http")
-        x.https = scheme in ("https", "wss")
+        x.https = scope.get("scheme") in _SECURE
+        if scope.get("root_path"):
+            x.mounted = True
         if scope["type"] == "websocket":
             x.websocket = True
         else:
             x.method = scope["method"]
-            x.has_body = _may_have_body(headers, scope.get("http_version"), x.method)
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                x.has_body = b"transfer-encoding" in headers or headers[b"content-length"] != b"0"
+            elif x.method not in _BODYLESS_METHODS:
+                # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying.
+                x.has_body = scope.get("http_version") not in _SAYS_SO
         scope[MARK] = x
         return x, runtime.begin(x, len(raw), size, len(headers) != len(raw))
+
+
+_SECURE = frozenset(("https", "wss"))
+_SAYS_SO = frozenset((None, "1.0", "1.1"))
 
 
 async def _refuse_unopened(scope: Scope, receive: Receive, send: Send) -> None:
@@ -260,16 +252,6 @@ async def _deny(scope: Scope, send: Send, answer: Rendered) -> None:
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
-def _may_have_body(headers: RawHeaders, version: str | None, method: str) -> bool:
-    if b"transfer-encoding" in headers:
-        return True
-    length = headers.get(b"content-length")
-    if length is not None:
-        return length != b"0"
-    # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying.
-    return version not in (None, "1.0", "1.1") and method not in _BODYLESS_METHODS
-
-
 # -- driving the walk -------------------------------------------------------------------------------------------------
 
 
@@ -283,12 +265,8 @@ def await_more(x: Exchange, runtime: Runtime, judged: Any) -> bool:
 
 def _advance(x: Exchange, runtime: Runtime, walk: Any, answer: Answer | None) -> bool:
     try:
-        while True:
-            need = walk.send(answer)
-            answer = runtime.at_once(x, need)
-            if answer is None:
-                x.pending = need
-                return True
+        x.pending = walk.send(answer)
+        return True
     except StopIteration as stop:
         x.verdict = stop.value
     except Exception as error:
@@ -476,10 +454,10 @@ class _Response:
                 x.late = UNCONFIRMED
             if x.late is not None:
                 return self.refuse(x.late)
-            head = self._runtime.finish_head(x, message["status"], list(message.get("headers") or ()))
-            message = {**message, "headers": head.fields}
+            self.status = status = message["status"]
+            fields = x.plan.finish_head(x, status, list(message.get("headers") or ()))
+            message = {**message, "headers": fields}
             self.started = True
-            self.status = head.status
             self.overhead_ns = perf_counter_ns() - began
         elif x.late is not None and self.started:
             self._abort(x.late)
@@ -500,6 +478,20 @@ class _Response:
             # `Connection` does not exist in HTTP/2 and later (RFC 9113, 8.2.2).
             fields = [field for field in fields if field[0] != b"connection"]
         await _send_whole(self._send, "http", (self.status, fields, body))
+
+    async def rescue(self, error: Exception) -> bool:
+        """The application raised: answer with a safe 500. True: it only stumbled over what we took away from it, which
+        is a refusal and no crash; else the server shall hear of it."""
+        x = self._x
+        if x.late is not None and x.late is not CRASHED:
+            x.crash = None
+            await self.refuse(x.late)
+            return self.replaced
+        x.crash = error
+        if not self.started:
+            with suppress(OSError):
+                await self.refuse(CRASHED)
+        return False
 
     def _abort(self, verdict: Problem | Reply) -> NoReturn:
         """The answer began before its request was refused: it must not end like a complete one."""
@@ -544,8 +536,8 @@ class _Handshake:
             self.status = 101 if message["type"] == "websocket.accept" else 403
             return message
         self.status = message["status"]
-        head = self._runtime.finish_head(self._x, self.status, list(message.get("headers") or ()))
-        return {**message, "headers": head.fields}
+        fields = self._x.plan.finish_head(self._x, self.status, list(message.get("headers") or ()))
+        return {**message, "headers": fields}
 
     async def refuse(self, verdict: Problem | Reply) -> None:
         """Refuse before the handshake is accepted."""

@@ -59,7 +59,7 @@ class Explanation:
 def explain(table: Table, method: str, path: str, headers: Mapping[str, str], native: Any) -> Explanation:
     """Walk one request through its plan, stage by stage. `native` is the scope or environ the table looks at."""
     x = _exchange(method, path, headers, native)
-    fault = insane(x, len(headers), 0)
+    fault = insane(x)
     if fault is not None:
         return Explanation(method, path, "(unmatched)", "", (_decision("request", "sanity", fault),))
     plan = table.find(x)
@@ -89,7 +89,7 @@ def _judged(x: Exchange, step: Step) -> Decision:
     name = type(step.traits.stage).__name__
     if step.needs_principal and x.principal is None:
         return Decision(step.traits.layer, name, "skipped", "no principal")
-    steps = walk(x, (step,))
+    steps = walk(x, (step,), lambda x, need: None)
     asked = ""
     try:
         need = steps.send(None)

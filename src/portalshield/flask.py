@@ -162,14 +162,14 @@ def _terms(view: Any, method: str) -> Mapping[str, Any]:
 
 
 class FlaskTable:
-    """Asks the application's own `url_map`; paths without parameters are remembered, at most one entry per rule."""
+    """Asks the application's own `url_map`."""
 
     def __init__(self, app: Flask, b: Build, rows: list[PolicyRow]) -> None:
         self._app = app
         self._build = b
         self._rows = rows
         self.strict, self._public = unserved_plans(b)
-        self._by_host = app.url_map.host_matching or getattr(app, "subdomain_matching", False)
+        self.by_path_alone = not (app.url_map.host_matching or app.subdomain_matching)
         self._adapter: MapAdapter = app.url_map.bind("localhost")
         self.relist()
 
@@ -180,7 +180,6 @@ class FlaskTable:
         # A Rule has no hash; the list keeps the objects alive, so their ids stay theirs.
         self._rules = rules
         self.rows: dict[int, Row] = {id(rule): row for rule, row in zip(rules, compiled, strict=True)}
-        self._plain: dict[tuple[str, str], tuple[Rule, Plan]] = {}
         return problems
 
     def listed(self) -> list[Row]:
@@ -190,12 +189,7 @@ class FlaskTable:
     def find(self, x: Exchange) -> Plan:
         """The plan of the rule that the application will choose."""
         path = _path_info(x)
-        known = self._plain.get((x.method, path))
-        if known is not None and not self._by_host:
-            x.endpoint, plan = known
-            x.template, x.served = x.endpoint.rule, True
-            return plan
-        adapter = self._app.url_map.bind_to_environ(x.native) if self._by_host else self._adapter
+        adapter = self._app.url_map.bind_to_environ(x.native) if not self.by_path_alone else self._adapter
         try:
             rule, arguments = adapter.match(path, x.method, return_rule=True)
         except RequestRedirect:
@@ -215,8 +209,6 @@ class FlaskTable:
         if arguments or rule.arguments:
             x.arguments = arguments
             x.params = _texts(row.route, path, arguments)
-        elif len(self._plain) < 4 * len(self.rows):
-            self._plain[(x.method, path)] = (rule, plan)
         return plan
 
     def _misspelt(self, adapter: MapAdapter, path: str, method: str) -> Plan:

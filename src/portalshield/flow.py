@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from portalshield.model.exchange import Exchange
+from portalshield.model.head import Head
 from portalshield.model.needs import Answer, Need
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.stage import Asks, Checks, Guards, Heads, Judges, Stage, judges_body, needs_principal
-from portalshield.model.verdicts import Problem, Verdict, problem
+from portalshield.model.stage import Asks, Checks, Guards, Heads, Judges, Numbers, Stage, judges_body, needs_principal
+from portalshield.model.verdicts import Fields, Problem, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
 Walk = Generator[Need, Any, Verdict]
+AtOnce = Callable[[Exchange, Need], Answer | None]
+"""Answers what needs no waiting; None: somebody has to wait for this one."""
 
 SINGLE = (
     b"authorization",
@@ -33,6 +36,8 @@ SINGLE = (
 )
 """Fields that decide something: two of them are two different requests to two different readers."""
 MAX_FIELDS = 200
+_READY = 512
+_OURS = frozenset((b"x-request-id",))
 MAX_FIELD_BYTES = 65_536
 MAX_URL_BYTES = 8_192
 
@@ -65,9 +70,45 @@ class Plan:
     bodyless: tuple[Step, ...]
     """The steps of a request that has no body: those that only judge bodies are left out."""
     guards: tuple[Callable[[Exchange], Callable[[bytes], Problem | None] | None], ...]
-    heads: tuple[Callable[[Exchange, Any], None], ...]
+    heads: tuple[Callable[[Exchange, Head], None], ...]
+    numbers: tuple[Callable[[Exchange], Fields], ...]
+    ready: dict[Any, Fields]
+    """What `heads` added the last time everything they look at was the same."""
     judges: tuple[tuple[Any, float], ...] = ()
     """Stages that read whole responses, each with the share that it enforces."""
+
+    def finish_head(self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The fields of a response with what every layer adds, and the request id exactly once."""
+        names = []
+        content_type = None
+        for name, value in fields:
+            names.append(name)
+            if len(name) == 12 and name.lower() == b"content-type":
+                content_type = value
+        # All that a `head` hook may look at: two responses with the same key are added the same fields.
+        key = (x.origin, x.https, x.principal is None, content_type, x.problem is None, x.verdict is None, *names)
+        added = self.ready.get(key)
+        if added is None:
+            fields = self._add(x, Head(status, fields), key)
+        else:
+            fields += added
+        for number in self.numbers:
+            fields += number(x)
+        fields.append((b"x-request-id", x.request_id.encode()))
+        return fields
+
+    def _add(self, x: Exchange, head: Head, key: Any) -> list[tuple[bytes, bytes]]:
+        before = tuple(head.fields)
+        head.drop(_OURS)
+        for add in self.heads:
+            add(x, head)
+        head.finish()
+        untouched = tuple(head.fields[: len(before)]) == before
+        if untouched and x.problem is None and x.verdict is None:
+            if len(self.ready) >= _READY:
+                self.ready.clear()
+            self.ready[key] = tuple(head.fields[len(before) :])
+        return head.fields
 
     def judge_response(self, x: Exchange, body: bytes) -> Problem | None:
         """The first refusal of a whole response; report mode notes it and goes on."""
@@ -91,6 +132,8 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
         tuple(step for step in steps if not judges_body(step.traits.stage)),
         tuple(stage.guard for stage, enforced in rows if isinstance(stage, Guards) and enforced > 0),
         tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
+        tuple(stage.numbers for stage, _ in rows if isinstance(stage, Numbers)),
+        {},
         tuple((stage, enforced) for stage, enforced in rows if isinstance(stage, Judges)),
     )
 
@@ -106,8 +149,11 @@ def _step(stage: Stage, enforced: float) -> Step:
     )
 
 
-def walk(x: Exchange, steps: tuple[Step, ...]) -> Walk:
-    """Judge one exchange: the first refusal or early answer ends it, None lets it through to the application."""
+def walk(x: Exchange, steps: tuple[Step, ...], at_once: AtOnce) -> Walk:
+    """Judge one exchange: the first refusal or early answer ends it, None lets it through to the application.
+
+    A need that `at_once` can answer is not even yielded (a counter in memory).
+    """
     for check, ask, settle, needs_a_principal, traits in steps:
         if needs_a_principal and x.principal is None:
             continue
@@ -116,8 +162,8 @@ def walk(x: Exchange, steps: tuple[Step, ...]) -> Walk:
             need = ask(x) if ask is not None else None
             if need is None or settle is None:
                 continue
-            answer: Answer = yield need
-            verdict = settle(x, need, answer)
+            answer = at_once(x, need)
+            verdict = settle(x, need, (yield need) if answer is None else answer)
             if verdict is None:
                 continue
         if isinstance(verdict, Problem):
@@ -142,15 +188,18 @@ def _share_enforces(enforced: float, x: Exchange) -> bool:
     return int(x.request_id[:8], 16) < enforced * 2**32
 
 
-def insane(x: Exchange, fields: int, field_bytes: int) -> Problem | None:
-    """A request that two readers could read differently, refused before anybody looks for its policy."""
+def insane(x: Exchange) -> Problem | None:
+    """A path or method that two readers could read differently, refused before anybody looks for its policy."""
     fault = path_fault(x.path, x.raw_path) or method_fault(x.method)
-    if fault is not None:
-        return problem("malformed-request", why=fault)
-    if len(x.query) + len(x.raw_path or x.path) > MAX_URL_BYTES:
-        return problem("uri-too-long", why="url")
-    if fields > MAX_FIELDS or field_bytes > MAX_FIELD_BYTES:
+    return problem("malformed-request", why=fault) if fault is not None else None
+
+
+def oversized(x: Exchange, fields: int, field_bytes: int) -> Problem | None:
+    """More header fields or a longer address than anybody sends on purpose."""
+    if field_bytes > MAX_FIELD_BYTES or fields > MAX_FIELDS:
         return problem("headers-too-large", why="header-fields")
+    if len(x.path) + len(x.query) > MAX_URL_BYTES or (x.raw_path and len(x.raw_path) > MAX_URL_BYTES):
+        return problem("uri-too-long", why="url")
     return None
 
 

@@ -58,6 +58,9 @@ class Row:
 class Table(Protocol):
     """Finds the policy of a request; sets template, endpoint, parameters and `served` on the exchange."""
 
+    by_path_alone: bool
+    """Method and path decide: what was found may be remembered for them."""
+
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request, or the strict one where none does."""
 
@@ -126,6 +129,8 @@ def _order(entry: tuple[int, Any]) -> int:
 
 class PatternTable:
     """For an application without a router to ask: the policies' own patterns decide, everything else is strict."""
+
+    by_path_alone = True
 
     def __init__(self, rows: Iterable[tuple[Pattern, Plan]], strict: Plan) -> None:
         self._strict = strict

@@ -1,7 +1,7 @@
 """What both doors share: the compiled application and everything about a request that needs neither `await` nor a socket.
 
 A door builds the exchange, asks `begin`, drives the walk with `at_once` and its own answers, finishes the response head
-with `finish_head` and hands the finished exchange to `done`. Nothing here starts a thread or opens a socket.
+with the plan's `finish_head` and hands the finished exchange to `done`. Nothing here starts a thread or opens a socket.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portalshield.context import MARK
-from portalshield.flow import Plan, Walk, doubled, insane, walk
+from portalshield.flow import Plan, Walk, doubled, insane, oversized, walk
 from portalshield.model.exchange import Exchange
-from portalshield.model.head import Head
 from portalshield.model.needs import Answer, Hit, Need, TenantOf, Tenants
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError
@@ -88,6 +87,8 @@ class Runtime:
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
+    known: dict[tuple[str, str, bytes | None], Any] = field(default_factory=dict)
+    """What serves a path, by method and spelling, as the table found it lately."""
     hosts: HostPolicy = field(default_factory=lambda: HostPolicy(("*",)))
     """Any well-formed host: a malformed one is refused whatever is served (RFC 9112, 3.2)."""
 
@@ -95,17 +96,39 @@ class Runtime:
         """A verdict at once for a request that two readers could read differently, else the walk of its policy."""
         x.plan = self.strict
         x.policy = self.strict.policy
-        verdict = insane(x, fields, field_bytes) or (doubled(x) if doubles else None) or self._misframed(x)
+        # What was found for this very spelling before was sane then; a mounted path is only a part of one.
+        found = None if x.mounted else self.known.get((x.method, x.path, x.raw_path))
+        verdict = None if found is not None else insane(x)
+        if verdict is None:
+            verdict = oversized(x, fields, field_bytes) or (doubled(x) if doubles else None) or self._misframed(x)
         if verdict is not None:
             x.layer = "request"
             return verdict
-        self._address(x)
+        if self.trusted is not None or b"x-forwarded-for" in x.headers or b"forwarded" in x.headers:
+            self._address(x)
+        else:
+            x.address = x.peer or "local"
+        if found is None:
+            plan = self._find(x)
+            if isinstance(plan, Problem):
+                return plan
+        else:
+            x.template, x.endpoint, x.params, x.arguments, plan = found
+            x.served = True
+        x.plan, x.policy = plan, plan.policy
+        return walk(x, plan.steps if x.has_body else plan.bodyless, self.at_once)
+
+    def _find(self, x: Exchange) -> Plan | Problem:
+        """Ask the table, and remember what serves this spelling of the path; bounded, a flood costs a match each."""
         try:
             plan = self.table.find(x)
         except Exception as error:
             return self.stage_failed(x, error)
-        x.plan, x.policy = plan, plan.policy
-        return walk(x, plan.steps if x.has_body else plan.bodyless)
+        if x.served and not x.mounted and not x.websocket and self.table.by_path_alone:
+            if len(self.known) >= _KNOWN:
+                self.known.clear()
+            self.known[(x.method, x.path, x.raw_path)] = (x.template, x.endpoint, x.params, x.arguments, plan)
+        return plan
 
     def _misframed(self, x: Exchange) -> Problem | None:
         """A Host that is no authority, a body with two lengths (RFC 9112, 6.1: how requests are smuggled), or two
@@ -136,15 +159,6 @@ class Runtime:
         self.tenants.put((principal.issuer, principal.subject), tenants, x.now)
         return Tenants(tenants)
 
-    def finish_head(self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]]) -> Head:
-        """Let every layer add to the response head; the request id stands on it exactly once."""
-        head = Head(status, fields)
-        for add in x.plan.heads:
-            add(x, head)
-        head.finish()
-        head.put(b"x-request-id", x.request_id.encode())
-        return head
-
     def refuse(self, x: Exchange, verdict: Problem | Reply) -> Rendered:
         """A refusal or early answer, complete with everything the layers add."""
         if isinstance(verdict, Problem):
@@ -152,12 +166,14 @@ class Runtime:
             if not x.layer:
                 x.layer = "application" if verdict is CRASHED else "route"
         status, fields, body = render(verdict, x.request_id, x.headers.get(b"accept"))
-        head = self.finish_head(x, status, fields)
-        return status, head.fields, b"" if x.method == "HEAD" else body
+        return status, x.plan.finish_head(x, status, fields), b"" if x.method == "HEAD" else body
 
     def unconfirmed(self, x: Exchange) -> bool:
         """The framework routed the request, but not to the handler whose policy was applied."""
-        return x.reached and x.served and (not x.confirmed or x.walk is not None)
+        if not x.reached or not x.served or (x.confirmed and x.walk is None):
+            return False
+        self.known.clear()
+        return True
 
     def stage_failed(self, x: Exchange, error: Exception) -> Problem:
         """A bug refuses the request: never fail open."""
@@ -169,8 +185,16 @@ class Runtime:
         """The request is over: write its line."""
         # The scope holds the exchange: without this every request would be a cycle for the garbage collector.
         x.native = None
-        if self.lines is None:
+        lines = self.lines
+        if lines is None:
             return
+        if x.problem is None and x.would_refuse is None and x.crash is None and status < 400 and lines.direct:
+            if not x.policy.health:
+                lines.uneventful(x, status, duration_ns, overhead_ns, bytes_out)
+            return
+        lines.write(self._record(x, status, duration_ns, overhead_ns, bytes_out))
+
+    def _record(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> RequestRecord:
         principal = x.principal
         record = RequestRecord()
         record.request_id = x.request_id
@@ -198,7 +222,7 @@ class Runtime:
         record.would_refuse = x.would_refuse
         if x.crash is not None:
             record.error = type(x.crash).__name__
-        self.lines.write(record)
+        return record
 
     def _address(self, x: Exchange) -> None:
         headers = x.headers
@@ -208,11 +232,10 @@ class Runtime:
             )
         else:
             x.address = x.peer or "local"
-            if not headers.disjoint(_FORWARDING) and is_private(x.address):
-                x.address_trusted = False
+            x.address_trusted = not is_private(x.address)
 
 
-_FORWARDING = frozenset((b"x-forwarded-for", b"forwarded"))
+_KNOWN = 4096
 
 
 def _folded(credential: bytes) -> bool:

@@ -243,12 +243,10 @@ class _Entry:
     """Nothing behind this mount serves the path."""
 
 
-_Found = tuple[str, Any, Mapping[str, str], Mapping[str, Any], Plan]
-_REMEMBERED = 4096
-
-
 class StarletteTable:
     """Finds the route that the application's own routers will choose. Relists when a route was added."""
+
+    by_path_alone = True
 
     def __init__(self, app: Starlette, b: Build, rows: list[PolicyRow]) -> None:
         self._app = app
@@ -271,7 +269,6 @@ class StarletteTable:
                 _confirm(item.target)
         for router in listing.routers:
             _reach(router)
-        self._known: dict[tuple[str, str], _Found] = {}
         self._shape = listing.shape()
         self._top = (self._app.router.routes, len(self._app.router.routes))
         problems += [
@@ -292,25 +289,11 @@ class StarletteTable:
         if len(routes) != count:
             self.relist()
         path = get_route_path(x.native) if x.native.get("root_path") else x.path
-        key = (x.method if not x.websocket else "", path)
-        known = self._known.get(key)
-        if known is not None:
-            x.template, x.endpoint, x.params, x.arguments, plan = known
-            x.served = True
-            return plan
         plan = self._match(x, path)
-        if plan is not None and x.served:
-            self._remember(key, (x.template, x.endpoint, x.params, x.arguments, plan))
         if plan is None and self.listing.shape() != self._shape:
             self.relist()
             plan = self._match(x, path)
         return plan or self._unserved(x, path)
-
-    def _remember(self, key: tuple[str, str], found: _Found) -> None:
-        """Paths that were served lately; the same few come again and again. Bounded: a flood costs a match each."""
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = found
 
     def _match(self, x: Exchange, path: str) -> Plan | None:
         partial: tuple[_Entry, Mapping[str, str]] | None = None

@@ -68,6 +68,10 @@ class EnvironHeaders:
         value = self.get(name)
         return [] if value is None else [value]
 
+    def __contains__(self, name: bytes) -> bool:
+        """A field of this name is there."""
+        return (_KEYS.get(name) or _key(name)) in self._environ
+
     def disjoint(self, names: frozenset[bytes]) -> bool:
         """None of these names is there."""
         keys = _KEY_SETS.get(names)
@@ -141,6 +145,7 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any
     x.native = environ
     x.headers = EnvironHeaders(environ)
     x.method = environ["REQUEST_METHOD"]
+    x.mounted = bool(environ.get("SCRIPT_NAME"))
     x.path = path_of(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None
@@ -176,13 +181,10 @@ def judge(x: Exchange, runtime: Runtime, judged: Any, *, inside: bool = False) -
     try:
         need = judged.send(None) if not inside else x.pending
         while True:
-            answer: Answer | None = runtime.at_once(x, need)
-            if answer is None:
-                if isinstance(need, INSIDE) and runtime.has_inner and not inside:
-                    x.walk, x.pending = judged, need
-                    return None
-                answer = _answer(x, runtime, need)
-            need = judged.send(answer)
+            if isinstance(need, INSIDE) and runtime.has_inner and not inside:
+                x.walk, x.pending = judged, need
+                return None
+            need = judged.send(_answer(x, runtime, need))
     except StopIteration as stop:
         verdict: Verdict = stop.value
         return verdict
@@ -421,9 +423,9 @@ class _Response:
             return self.write
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._status = int(status[:3])
-        head = self._runtime.finish_head(x, self._status, fields)
+        fields = x.plan.finish_head(x, self._status, fields)
         self._overhead_ns += perf_counter_ns() - began
-        self._write = self._begin(status, head.fields, exc_info)
+        self._write = self._begin(status, fields, exc_info)
         return self.write
 
     def write(self, data: bytes) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from portalshield.model.needs import Counts, Hit, Quota, Unavailable
-from portalshield.stores import Store, open_store
+from portalshield.stores import open_store
 from portalshield.stores.generic import GenericStore
 from portalshield.stores.memory import MemoryStore
 from portalshield.stores.outage import (
@@ -20,6 +20,7 @@ from portalshield.stores.outage import (
     NORMAL,
     PROBE,
     REFUSED,
+    Asked,
     Breaker,
     OnOutage,
     OutageStore,
@@ -30,14 +31,14 @@ from portalshield.testing.stores import FailingStore
 QUOTA = Quota("ip-per-minute", 3, 60)
 ONE = Hit((("k", QUOTA, 1),))
 MODES: tuple[OnOutage, ...] = get_args(OnOutage)
-Asker = Callable[[Store, Hit], Counts | Unavailable]
+Asker = Callable[[Asked, Hit], Counts | Unavailable]
 
 
-def blocking(store: Store, hit: Hit) -> Counts | Unavailable:
+def blocking(store: Asked, hit: Hit) -> Counts | Unavailable:
     return store.hit(hit)
 
 
-def waiting(store: Store, hit: Hit) -> Counts | Unavailable:
+def waiting(store: Asked, hit: Hit) -> Counts | Unavailable:
     return asyncio.run(store.ahit(hit))
 
 
@@ -126,7 +127,8 @@ def test_answers_to_older_questions_change_nothing() -> None:
         store = OutageStore(Slow(), MemoryStore(), "open", changes.append)
         asked = [asyncio.ensure_future(store.ahit(ONE)) for _ in range(4)]
         await asyncio.sleep(0)
-        for gate, task, answer in zip(gates, asked, (Unavailable("a"), (), Unavailable("b"), ()), strict=True):
+        answers: tuple[Counts | Unavailable, ...] = (Unavailable("a"), (), Unavailable("b"), ())
+        for gate, task, answer in zip(gates, asked, answers, strict=True):
             gate.set_result(answer)
             await task
 
@@ -318,7 +320,7 @@ def test_generic_store_that_fails_is_unavailable_and_left_alone(ask: Asker) -> N
     store = GenericStore("memory://")
     asked: list[int] = []
 
-    def broken() -> object:
+    def broken() -> Any:
         asked.append(1)
         raise RuntimeError
 

@@ -64,12 +64,16 @@ class RateStage:
     def __init__(self, counters: tuple[Counter, ...], *, by_address: bool) -> None:
         self.by_address = by_address
         self._counters = tuple((_KEYS.get(by) or _joined(by), quota, scope, cost) for quota, by, scope, cost in counters)
+        self._sole = self._counters[0] if len(self._counters) == 1 else None
         self.quotas = tuple(quota for quota, *_ in counters)
         self.policy = b", ".join(b'"%s";q=%d;w=%d' % (q.name.encode(), q.amount, q.window_s) for q in self.quotas)
         self.state = b", ".join(b'"%s";r=%%d;t=%%d' % q.name.encode() for q in self.quotas)
 
     def ask(self, x: Exchange) -> Hit | None:
         """Every counter of this position, in one question."""
+        if self._sole is not None:
+            key, quota, scope, cost = self._sole
+            return Hit(((scope + key(x), quota, cost),))
         return Hit(tuple([(scope + key(x), quota, cost) for key, quota, scope, cost in self._counters]))
 
     def settle(self, x: Exchange, need: Hit, answer: Counts | Unavailable) -> Verdict:
@@ -102,20 +106,26 @@ class RateFieldsStage:
         self._legacy = legacy
 
     def head(self, x: Exchange, head: Head) -> None:
+        """One policy: the application's own fields do not survive beside ours."""
+        head.drop(_FIELDS)
+
+    def numbers(self, x: Exchange) -> Fields:
         """One list of policies, one of states."""
-        if not x.counts:
-            return
+        counted = x.counts
+        if not counted:
+            return ()
         policies, states = [], []
-        for stage, counts in x.counts:
+        for stage, counts in counted:
             policies.append(stage.policy)
-            numbers: list[int] = []
-            for count in counts:
-                numbers += (count.remaining, ceil(count.reset_s))
-            states.append(stage.state % tuple(numbers))
-        head.put(b"ratelimit-policy", b", ".join(policies))
-        head.put(b"ratelimit", b", ".join(states))
-        if self._legacy:
-            head.add(_legacy(*x.counts[0]))
+            if len(counts) == 1:
+                states.append(stage.state % (counts[0].remaining, ceil(counts[0].reset_s)))
+            else:
+                states.append(stage.state % tuple([n for c in counts for n in (c.remaining, ceil(c.reset_s))]))
+        fields: Fields = ((b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states)))
+        return fields + _legacy(*counted[0]) if self._legacy else fields
+
+
+_FIELDS = frozenset((b"ratelimit-policy", b"ratelimit"))
 
 
 def _legacy(stage: RateStage, counts: Counts) -> Fields:

@@ -31,6 +31,9 @@ class HeaderFields(Protocol):
     def get_all(self, name: bytes) -> list[bytes]:
         """All values in their order."""
 
+    def __contains__(self, name: bytes) -> bool:
+        """A field of this lower-case name is there."""
+
     def disjoint(self, names: frozenset[bytes]) -> bool:
         """None of these lower-case names is there."""
 
@@ -51,6 +54,8 @@ class Exchange:
     """The socket peer's address, None for a Unix socket."""
     native: Any = None
     """The ASGI scope or the WSGI environ."""
+    mounted: bool = False
+    """A part of the path was taken by whoever called (root path, script name): what is left is not all of it."""
     has_body: bool = False
     """A body may follow: a length above 0, chunks, or a protocol that does not say."""
     request_id: str = ""

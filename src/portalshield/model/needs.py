@@ -75,7 +75,7 @@ BodyAnswer = Body | TooLarge | Gone | TimedOut
 # -- counting ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=True)
 class Quota:
     """`amount` requests per `window_s` seconds under `name` (what the RateLimit fields show).
 
@@ -88,17 +88,19 @@ class Quota:
     strategy: str = "fixed-window"
 
 
-class Hit:
+class Hit(tuple["tuple[str, Quota, int]", ...]):
     """Count one request against several quotas in one question to the store, one round trip.
 
-    `counters` is a tuple of `(key, quota, cost)`; cost 0 peeks. All of them are counted, or, when one is spent, none
-    of those that would go over: a refused request uses up nothing. Answered by `Counts` or `Unavailable`.
+    A tuple of `(key, quota, cost)`; cost 0 peeks. All of them are counted, or, when one is spent, none: a refused
+    request uses up nothing. Answered by `Counts` or `Unavailable`.
     """
 
-    __slots__ = ("counters",)
+    __slots__ = ()
 
-    def __init__(self, counters: tuple[tuple[str, Quota, int], ...]) -> None:
-        self.counters = counters
+    @property
+    def counters(self) -> tuple[tuple[str, Quota, int], ...]:
+        """The counters by name."""
+        return self
 
 
 class Count:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from portalshield.model.exchange import Exchange
     from portalshield.model.head import Head
     from portalshield.model.needs import Need
-    from portalshield.model.verdicts import Problem, Verdict
+    from portalshield.model.verdicts import Fields, Problem, Verdict
 
 
 class Stage(Protocol):
@@ -67,6 +67,14 @@ class Heads(Protocol):
 
     def head(self, x: Exchange, head: Head) -> None:
         """Add, replace or remove fields."""
+
+
+@runtime_checkable
+class Numbers(Protocol):
+    """Adds fields that differ from request to request; its `head` takes the application's own of these names away."""
+
+    def numbers(self, x: Exchange) -> Fields:
+        """The fields of this request."""
 
 
 def needs_principal(stage: Stage) -> bool:

@@ -512,8 +512,9 @@ def _connector(module_name: str, uri: str, *, clocked: bool) -> Callable[[], Any
         kind = options.pop("connection_class", module.Connection)
         if clocked:
             kind = type("ClockedConnection", (_Clocked, kind), {})
-        if "driver_info" in inspect.signature(module.AbstractConnection.__init__).parameters:
-            options["driver_info"] = None  # one round trip less at the start
+        known = inspect.signature(module.AbstractConnection.__init__).parameters
+        # No CLIENT SETINFO: one round trip less at the start. Newer versions of redis-py warn of the older names.
+        options |= {"driver_info": None} if "driver_info" in known else {"lib_name": None, "lib_version": None}
         make = partial(kind, **options, protocol=2, socket_timeout=None, socket_connect_timeout=None)
         make()  # opens nothing, but knows every option
     except Exception:  # redis-py's own texts would repeat the address

@@ -10,8 +10,11 @@ import zlib
 from ipaddress import ip_address
 from typing import Any, Final, Literal
 
+from portalshield.model.exchange import Exchange
+from portalshield.model.principal import Principal
 from portalshield.rules.pseudonyms import Domain, Pseudonyms
 from portalshield.rules.redaction import Redactor
+from portalshield.rules.traceparent import trace_id
 from portalshield.telemetry import clock
 from portalshield.telemetry.encoding import encode, tail_of
 from portalshield.telemetry.writer import LineWriter
@@ -24,6 +27,9 @@ METHODS: Final = {
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _MEMO: Final = 4096
 _MAX_ADDRESS: Final = 64
+
+
+_NOBODY: Final = '"tenant":null,"subject":null,"actor":null,"auth":null'
 
 
 class RequestRecord:
@@ -92,6 +98,10 @@ class RequestLines:
         self._console = format == "console"
         self._names: dict[tuple[str, str, str], str] = {}
         self._addresses: dict[str, str | None] = {}
+        self._texts: dict[str | None, str] = {}
+        self._people: dict[Principal, str] = {}
+        self.direct = format == "json" and sample >= 1.0 and LEVELS[level] <= LEVELS["info"]
+        """Uneventful lines may be written by `uneventful`."""
         self._tail = tail_of(
             {
                 "schema": SCHEMA,
@@ -101,6 +111,7 @@ class RequestLines:
                 **({"environment": redactor.text(environment)} if environment else {}),
             }
         )
+        self._end = self._tail + b"\n"
 
     def write(self, record: RequestRecord) -> None:
         """Write the request's line, or leave it out (level, sampling). Never blocks, never raises."""
@@ -121,6 +132,56 @@ class RequestLines:
         fields = self.fields(record, level)
         line = _console(fields) if self._console else encode(fields, self._tail)
         self._writer.emit(line, eventful=eventful)
+
+    def uneventful(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> None:
+        """The line of a request on which nothing happened, which most lines are; only where `direct` says so.
+
+        The same members in the same order as `fields`, formatted straight from the exchange: half the price.
+        """
+        quoted = self._quoted
+        principal = x.principal
+        who = _NOBODY
+        if principal is not None:
+            who = self._people.get(principal) or self._person(principal)
+        trace = "null"
+        if b"traceparent" in x.headers:
+            trace = quoted(trace_id(*x.headers.get_all(b"traceparent")))
+        address = x.address
+        text = (
+            f'{{"timestamp":"{clock.stamp(clock.now())}","level":"info","event":"http_request",'
+            f'"request_id":"{x.request_id}","trace_id":{trace},"method":"{METHODS.get(x.method, "_OTHER")}",'
+            f'"route":{quoted(x.template)},"status":{status},"duration_ms":{duration_ns // 1000 / 1000},'
+            f'"overhead_us":{overhead_ns // 100 / 10},{who},"decision":"allowed","problem":null,"layer":null,'
+            f'"would_refuse":null,"bytes_in":{x.bytes_in or len(x.body or b"")},"bytes_out":{bytes_out},'
+            f'"client_ip":{quoted(self._addresses.get(address) or self._address(address))}'
+        )
+        self._writer.emit(text.encode() + self._end, eventful=False)
+
+    def _person(self, principal: Principal) -> str:
+        """Tenant, subject, actor and proof of a principal as they stand in a line; remembered per principal."""
+        tenant, subject, actor = principal.tenant, principal.subject, principal.actor
+        members = {
+            "tenant": None if tenant is None else self.pseudonym("tenant", tenant),
+            "subject": self.pseudonym("user", subject, tenant or ""),
+            "actor": None if actor is None else self.pseudonym("user", actor, tenant or ""),
+            "auth": principal.auth_method,
+        }
+        text = encode(members).decode()[1:-2]
+        if len(self._people) >= _MEMO:
+            self._people.clear()
+        self._people[principal] = text
+        return text
+
+    def _quoted(self, value: str | None) -> str:
+        """A text as JSON, remembered: templates, methods of proof, cut addresses."""
+        found = self._texts.get(value)
+        if found is None:
+            found = encode({"": value}).decode()[4:-2]
+            if len(self._texts) >= _MEMO:
+                self._texts.clear()
+            if value is None or len(value) <= 512:
+                self._texts[value] = found
+        return found
 
     def fields(self, record: RequestRecord, level: str) -> dict[str, Any]:
         """The line's own members: contract order, pseudonyms and cut addresses in place of ids."""
