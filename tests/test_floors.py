@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 VIOLATIONS = [
     pytest.param("rules/values.py", "import portalshield.settings", "Imports point down", id="a rule imports settings"),
-    pytest.param("layers/hosts.py", "import portalshield.layers.cors", "No layer imports", id="a layer imports another"),
+    pytest.param(
+        "layers/hosts.py", "import portalshield.layers.cors", "No layer imports", id="a layer imports another"
+    ),
     pytest.param("rules/values.py", "import time", "no IO", id="a rule reads the clock"),
     pytest.param("flow.py", "import asyncio", "no IO", id="the flow knows a loop"),
     pytest.param("model/head.py", "import starlette.requests", "no IO", id="the model knows a framework"),
@@ -23,9 +25,17 @@ VIOLATIONS = [
 
 
 def _lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache", "--no-logo"]
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command as c; c()",
+        "--no-cache",
+        "--no-logo",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def _copy(folder: Path) -> Path:

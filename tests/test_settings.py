@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portalshield import ConfigurationError, Secret, Settings
-from portalshield.settings import PREFIX, variables
+from portalshield.settings import PREFIX, read, variables
 from portalshield.testing.tokens import environment
 
 SECRET = "correct-horse-battery-staple-and-more-0123456789"
@@ -342,7 +342,5 @@ def test_every_variable_is_described() -> None:
 def test_no_text_breaks_the_reader(texts: dict[str, str]) -> None:
     """Whatever stands in a variable: settings or a ConfigurationError that does not repeat it."""
     marked = {name: f"zqx{text}zqx" for name, text in texts.items()}
-    try:
-        Settings.from_env({**environment(), **marked})
-    except ConfigurationError as error:
-        assert "zqx" not in str(error)
+    _, mistakes = read({**environment(), **marked})
+    assert all("zqx" not in str(mistake) for mistake in mistakes)

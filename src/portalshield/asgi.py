@@ -41,8 +41,8 @@ from portalshield.model.needs import (
 )
 from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, problem
-from portalshield.rules.colour import is_async
 from portalshield.protection import Protected, Protection, protection_of
+from portalshield.rules.colour import is_async
 from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, marked, unopened
 from portalshield.wire import Rendered
 
@@ -256,7 +256,7 @@ async def _deny(scope: Scope, send: Send, answer: Rendered) -> None:
 
 
 def await_more(x: Exchange, runtime: Runtime, judged: Any) -> bool:
-    """Drive a walk as far as it goes without waiting. False: it has ended, `x.verdict` says how; True: see `x.pending`."""
+    """Drive a walk as far as it goes without waiting. False: it ended, see `x.verdict`; True: see `x.pending`."""
     if isinstance(judged, (Problem, Reply)):
         x.verdict = judged
         return False

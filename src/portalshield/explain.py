@@ -1,4 +1,4 @@
-"""`portalshield explain`: which layer decides what about one request, and why. Needs are answered dry, stores untouched."""
+"""`portalshield explain`: which layer decides what about one request. Needs are answered dry, stores untouched."""
 
 from __future__ import annotations
 

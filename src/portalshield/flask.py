@@ -40,7 +40,7 @@ def installed(app: Flask) -> Protected | None:
 
 
 def install(app: Flask, shield: Protected) -> None:
-    """Put the doors around the application: the outer one at `wsgi_app`, the inner one as the first `before_request`."""
+    """Put the doors around the application: the outer at `wsgi_app`, the inner as the first `before_request`."""
     app.extensions[INSTALLED] = shield
     protection = shield.protection
     inside = protection.authenticate is not None or protection.tenant_of is not None

@@ -10,7 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from portalshield.flow import Plan, compile_plan
-from portalshield.layers import auth, body, cors, csrf, headers, hosts, json, owners, rate, response_guard, schema, tenant
+from portalshield.layers import (
+    auth,
+    body,
+    cors,
+    csrf,
+    headers,
+    hosts,
+    json,
+    owners,
+    rate,
+    response_guard,
+    schema,
+    tenant,
+)
 from portalshield.model.policy import EffectivePolicy, Policy
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.model.stage import Stage
@@ -31,7 +44,8 @@ class Build:
     identifies: bool
     looks_up: bool
     cors: cors.CorsStage
-    trusted: frozenset[bytes]
+    csrf: csrf.CsrfStage
+    headers: headers.HeadersStage
     owners: Mapping[str, owners.Owner]
 
     @property
@@ -53,8 +67,16 @@ def build(
     origins = OriginPolicy(settings.cors.allow_origins, credentials=credentials, development=settings.development)
     named = settings.csrf.trusted_origins or (settings.cors.allow_origins if settings.cors.allow_credentials else ())
     trusted = frozenset(canonical_origin(origin).encode() for origin in named if "*" not in origin)
-    shared = cors.CorsStage(settings.cors, origins)
-    return Build(settings, authority, identifies, looks_up, shared, trusted, owned)
+    return Build(
+        settings,
+        authority,
+        identifies,
+        looks_up,
+        cors.CorsStage(settings.cors, origins),
+        csrf.CsrfStage(trusted),
+        headers.HeadersStage(settings.headers, shares_across_origins=bool(settings.cors.allow_origins)),
+        owned,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +108,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: hosts.stage(b.settings.hosts, p), "a foreign Host must not even learn whether a route exists"),
     (lambda b, p, s: b.cors, "a preflight carries no credentials: it is answered before anybody asks for them"),
     (lambda b, p, s: s.early_rate, "cheap, and it protects everything dearer behind it, token checks included"),
-    (lambda b, p, s: None if s.safe else csrf.CsrfStage(b.trusted), "needs no principal; refuses before a cookie is looked at"),
+    (lambda b, p, s: None if s.safe else b.csrf, "needs no principal; refuses before a cookie is looked at"),
     (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
     (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
@@ -97,8 +119,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: s.late_tenant, "a foreign tenant is 404 even where the schema would say more"),
     (lambda b, p, s: s.late_owners, "object ids in the body, likewise"),
     (lambda b, p, s: s.schema, "the dearest check, on a request that everybody else let through"),
-    (lambda b, p, s: headers.HeadersStage(b.settings.headers, shares_across_origins=bool(b.settings.cors.allow_origins)),
-     "adds to the response only, behind whatever the others added"),
+    (lambda b, p, s: b.headers, "adds to the response only, behind whatever the others added"),
     (lambda b, p, s: s.rate_fields, "tells about everything that was counted, once"),
     (lambda b, p, s: s.guard, "reads what the handler answered"),
 )  # fmt: skip
@@ -115,8 +136,10 @@ def _principal(b: Build, policy: EffectivePolicy) -> Stage | None:
 
 
 def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool = False) -> Plan:
-    """All stages of one policy, those that are off left out. `route` names it in the keys of its limits; `safe`: it is
-    only used for GET and HEAD."""
+    """All stages of one policy, those that are off left out.
+
+    `route` names it in the keys of its limits; `safe`: it is only used for GET and HEAD.
+    """
     config = b.settings
     json_stage = json.JsonStage(config.body.max_depth, config.body.max_keys, config.body.max_items)
     scoped = b.authenticates and _share(config, policy, "tenant") is not None
@@ -136,9 +159,7 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
     return compile_plan(policy, [(stage, share) for stage, share in stages if share is not None])
 
 
-def _object_stages(
-    b: Build, policy: EffectivePolicy, scoped: bool
-) -> tuple[Stage | None, Stage | None, Stage | None]:
+def _object_stages(b: Build, policy: EffectivePolicy, scoped: bool) -> tuple[Stage | None, Stage | None, Stage | None]:
     """Owners at both positions, and the response guard: for routes of one tenant."""
     if not scoped or policy.public or policy.cross_tenant:
         return None, None, None

@@ -26,9 +26,10 @@ def read_policies(path: str | None) -> tuple[list[Policy], list[ConfigurationPro
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         return [], [ConfigurationProblem("PS-POLICY-002", _VARIABLE, "names a file that is no TOML.")]
     policies: list[Policy] = []
-    problems: list[ConfigurationProblem] = []
-    for name in document.keys() - {"route"}:
-        problems.append(_problem("the file", f"has an unknown table. {did_you_mean(name, ['route'])}".strip()))
+    unknown = sorted(document.keys() - {"route"})
+    problems = [
+        _problem("the file", f"has an unknown table. {did_you_mean(name, ['route'])}".strip()) for name in unknown
+    ]
     for number, table in enumerate(document.get("route", ()), 1):
         faults = list(_faults(table))
         if not faults:

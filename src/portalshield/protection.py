@@ -42,7 +42,7 @@ TenantLookup = Callable[[Principal], Any]
 
 
 class Protection:
-    """Settings, policies and the application's own functions. Raises `ConfigurationError` with every mistake at once."""
+    """Settings, policies and the application's own functions. `ConfigurationError` holds every mistake at once."""
 
     def __init__(
         self,

@@ -127,7 +127,19 @@ def _of_settings(protection: Protection) -> Iterator[Finding]:
         yield Finding("PS-LOG-101", "low", "PORTALSHIELD_LOG__PSEUDONYM_KEY", "Pseudonyms change at every start.", hint)
 
 
-_LAYER_NAMES = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers", "response_guard")
+_LAYER_NAMES = (
+    "hosts",
+    "cors",
+    "csrf",
+    "rate",
+    "auth",
+    "tenant",
+    "body",
+    "json",
+    "schema",
+    "headers",
+    "response_guard",
+)
 
 
 def _of_routes(protection: Protection, rows: list[Row]) -> Iterator[Finding]:

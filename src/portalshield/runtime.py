@@ -1,4 +1,4 @@
-"""What both doors share: the compiled application and everything about a request that needs neither `await` nor a socket.
+"""What both doors share: the compiled application, and all about a request that needs neither `await` nor a socket.
 
 A door builds the exchange, asks `begin`, drives the walk with `at_once` and its own answers, finishes the response head
 with the plan's `finish_head` and hands the finished exchange to `done`. Nothing here starts a thread or opens a socket.
@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ class RequestIds:
 
 @dataclass(slots=True)
 class Runtime:
-    """One application, compiled. `keys` are the fetched key sets by issuer; `tenants` remembers answers of tenant_of."""
+    """One application, compiled. `keys`: the fetched key sets by issuer; `tenants` remembers answers of tenant_of."""
 
     settings: Settings
     table: Table
@@ -292,4 +292,3 @@ def marked(native: Any) -> Exchange | None:
     """The exchange a door left on this scope or environ."""
     found = native.get(MARK)
     return found if isinstance(found, Exchange) else None
-

@@ -1,4 +1,4 @@
-"""`Shield(app)`: the one line. It finds out what the application is and lets that framework's file install the doors."""
+"""`Shield(app)`: the one line. It finds out what the application is and has that framework's file install the doors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class Shield:
     """Protects one application, in place: `type(app)`, its test client and its OpenAPI stay as they were.
 
     `settings` default to the environment (for Flask overlaid by `app.config["PORTALSHIELD_*"]`); nothing is read
-    before there is an application. `policies` are terms by route pattern. `owners` tell whose an object id is. `authenticate(request)` returns a `Principal`
-    or None and replaces `AUTH`; `tenant_of(principal)` returns the tenant, several or None where the credential names
-    none; both may be sync or async. Raises `ConfigurationError` with every mistake at once, `TypeError` for an
-    application that is neither FastAPI, Starlette nor Flask (wrap those in a `ShieldMiddleware`).
+    before there is an application. `policies` are terms by route pattern; `owners` tell whose an object id is.
+    `authenticate(request)` returns a `Principal` or None and replaces `AUTH`; `tenant_of(principal)` returns a tenant,
+    several or None where the credential names none; all of them sync or async. Raises `ConfigurationError` with every
+    mistake at once, `TypeError` for an application that is neither FastAPI, Starlette nor Flask (wrap those in a
+    `ShieldMiddleware`).
     """
 
     def __init__(

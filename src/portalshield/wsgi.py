@@ -37,8 +37,8 @@ from portalshield.model.needs import (
 )
 from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
-from portalshield.rules.colour import is_async
 from portalshield.protection import Protected, Protection, protection_of
+from portalshield.rules.colour import is_async
 from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, unopened
 from portalshield.wire import reason
 

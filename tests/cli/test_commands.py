@@ -77,7 +77,9 @@ def test_explain_names_the_layer_that_refuses() -> None:
     secret = "correct-horse-battery-staple-and-more-0123456789"
     token = _run("token", "--tenant", "north", AUTH__SECRET=secret).stdout.strip()
     request = "GET /tenants/south/clients"
-    last = json.loads(_run("explain", "sample_app:app", request, "--token", token, "--json", AUTH__SECRET=secret).stdout)
+    last = json.loads(
+        _run("explain", "sample_app:app", request, "--token", token, "--json", AUTH__SECRET=secret).stdout
+    )
     assert last["route"] == "/tenants/{tenant_id}/clients"
     assert (last["decisions"][-1]["layer"], last["decisions"][-1]["outcome"]) == ("tenant", "404 not-found")
     bare = json.loads(_run("explain", "sample_app:app", request, "--json").stdout)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
 from doors import Answer, AsgiDoor, WsgiDoor
 from portals import fastapi_portal, flask_portal
+
 from portalshield import Settings, Shield
 from portalshield.telemetry import clock  # noqa: F401  (imported early: warnings are errors)
 from portalshield.testing.tokens import environment, mint_token

@@ -19,7 +19,7 @@ def _b64(data: bytes) -> str:
 
 
 def _unsigned(portal: Portal) -> str:
-    header, payload, _ = portal.token().split(".")
+    _, payload, _ = portal.token().split(".")
     return f"{_b64(json.dumps({'alg': 'none', 'typ': 'JWT'}).encode())}.{payload}."
 
 

@@ -144,7 +144,9 @@ class TestBodies:
 
     def test_codings_and_types_off_the_list_are_415(self, portal: Portal) -> None:
         """A compressed body stays zipped, an unknown type unread."""
-        gzip = portal.request("POST", "/public", [("content-type", "application/json"), ("content-encoding", "gzip")], b"x")
+        gzip = portal.request(
+            "POST", "/public", [("content-type", "application/json"), ("content-encoding", "gzip")], b"x"
+        )
         assert (gzip.status, gzip.get("accept-encoding")) == (415, "identity")
         xml = portal.request("POST", "/public", [("content-type", "application/xml")], b"<x/>")
         assert (xml.status, xml.slug) == (415, "unsupported-media-type")
@@ -197,7 +199,9 @@ class TestErrors:
     def test_a_cross_site_form_post_with_a_cookie_is_refused(self, portal: Portal) -> None:
         """CSRF: a cookie, no Authorization, another site."""
         cookie = [("cookie", "session=1"), ("content-type", "application/x-www-form-urlencoded")]
-        foreign = portal.request("POST", "/public", [*cookie, ("origin", EVIL), ("sec-fetch-site", "cross-site")], b"a=1")
+        foreign = portal.request(
+            "POST", "/public", [*cookie, ("origin", EVIL), ("sec-fetch-site", "cross-site")], b"a=1"
+        )
         assert (foreign.status, foreign.slug, portal.calls) == (403, "csrf-refused", [])
         own = portal.request("POST", "/public", [*cookie, ("sec-fetch-site", "same-origin")], b"a=1")
         assert own.status == 200

@@ -301,8 +301,14 @@ class TestScope:
     )
     def test_mixed_case_hides_nothing(self, fields: list[tuple[bytes, bytes]]) -> None:
         """Names are compared in lower case, whatever a server made of them."""
-        answer = run(asgi_shielded(plain), http_scope("POST", headers=fields), *chunks(b"x"))
-        assert (answer.start["status"], answer.slug) == (400, "malformed-request")
+        called: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            called.append("app")
+            await plain(scope, receive, send)
+
+        answer = run(asgi_shielded(app), http_scope("POST", headers=fields), *chunks(b""))
+        assert (answer.start["status"], answer.slug, called) == (400, "malformed-request", [])
 
     def test_the_callers_scope_is_not_changed(self) -> None:
         """The middleware works on its own scope; fields keep order and repeats."""

@@ -58,8 +58,6 @@ UNREADABLE_BODIES = [
 ]
 
 
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", FOREIGN_PATHS)
 def test_user_of_a_cannot_reach_b_by_path(portal: Portal, method: str, path: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import flask
 from fastapi import Request
 from fastapi.responses import StreamingResponse
-
 from portals import fastapi_portal, flask_portal
+
 from portalshield import Policy, Shield, public
 
 PATIENCE_S = 10.0

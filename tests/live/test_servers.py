@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from serving import SERVERS, START_S, Server, chunked, request
 
 from portalshield import Settings
 from portalshield.testing import environment, mint_token
-from serving import SERVERS, START_S, Server, chunked, request
 
 VARIABLES = environment(RATE__PER_IP="1000000/minute", LOG__LEVEL="error")
 SETTINGS = Settings.from_env(VARIABLES)

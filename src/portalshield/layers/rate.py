@@ -63,7 +63,9 @@ class RateStage:
 
     def __init__(self, counters: tuple[Counter, ...], *, by_address: bool) -> None:
         self.by_address = by_address
-        self._counters = tuple((_KEYS.get(by) or _joined(by), quota, scope, cost) for quota, by, scope, cost in counters)
+        self._counters = tuple(
+            (_KEYS.get(by) or _joined(by), quota, scope, cost) for quota, by, scope, cost in counters
+        )
         self._sole = self._counters[0] if len(self._counters) == 1 else None
         self.quotas = tuple(quota for quota, *_ in counters)
         self.policy = b", ".join(b'"%s";q=%d;w=%d' % (q.name.encode(), q.amount, q.window_s) for q in self.quotas)

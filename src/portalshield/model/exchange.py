@@ -118,7 +118,7 @@ class Exchange:
     verdict: Problem | Reply | None = None
     """Why the application was not called (flow)."""
     late: Problem | Reply | None = None
-    """A verdict after the application started: the door replaces whatever comes out (inner door, guard, confirmation)."""
+    """A verdict after the application started: the door replaces what comes out (inner door, guard, confirmation)."""
     crash: BaseException | None = None
     """What the application raised (door)."""
     problem: Problem | None = None

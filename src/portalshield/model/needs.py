@@ -125,7 +125,7 @@ Counts = tuple[Count, ...]
 
 
 class FetchKeys:
-    """Fresh keys of one issuer, because a token names a key that is not known. Answered by `Refreshed` or `Unavailable`."""
+    """Fresh keys of one issuer, because a token names an unknown one. Answered by `Refreshed` or `Unavailable`."""
 
     __slots__ = ("issuer", "kid")
 

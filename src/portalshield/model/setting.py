@@ -14,7 +14,7 @@ Unit = Literal["", "seconds", "bytes", "milliseconds", "entries", "share"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`meaning` for the settings page; `unit` chooses the parser (`15m`, `2MB`); `own`: the variable is the group's name."""
+    """`meaning` is for the settings page, `unit` chooses the parser (`15m`); `own`: it has the group's name."""
 
     meaning: str
     unit: Unit = ""

@@ -18,7 +18,7 @@ REST = "*"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """`methods` is None for any; `segments` hold literals, `PARAMETER` and at most one last `REST`; `names` by position."""
+    """`methods` None: any; `segments` hold literals, `PARAMETER` and at most one last `REST`; `names` by position."""
 
     methods: frozenset[str] | None
     segments: tuple[str, ...]

@@ -19,7 +19,7 @@ MAX_ENTRIES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One entry. `before`: tokens issued earlier are refused (Unix seconds). `until`: then the entry may be forgotten."""
+    """One entry. `before`: tokens issued earlier are refused (Unix seconds). `until`: then it may be forgotten."""
 
     kind: Kind
     value: str

@@ -1,4 +1,4 @@
-"""The text of a setting: comma lists, durations, sizes, booleans. Errors are `ValueError`s that never repeat the text."""
+"""The text of a setting: comma lists, durations, sizes, booleans. A `ValueError` never repeats the text."""
 
 from __future__ import annotations
 

@@ -99,7 +99,9 @@ class RedisRevocations:
                 return
             self._pid = os.getpid()
             self._heard_at = self._monotonic()
-            threading.Thread(target=self._follow, args=(self._pid,), name="portalshield-revocations", daemon=True).start()
+            threading.Thread(
+                target=self._follow, args=(self._pid,), name="portalshield-revocations", daemon=True
+            ).start()
 
     def add(self, revocations: list[Revocation]) -> None:
         """Write to Redis and to the own copy. Raises what the client raises: then nothing is certain."""
