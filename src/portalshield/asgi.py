@@ -43,7 +43,16 @@ from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, problem
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.rules.colour import is_async
-from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, marked, unopened
+from portalshield.runtime import (
+    BODYLESS_METHODS,
+    CRASHED,
+    UNCONFIRMED,
+    Opening,
+    RequestIds,
+    Runtime,
+    marked,
+    unopened,
+)
 from portalshield.wire import Rendered
 
 Scope = MutableMapping[str, Any]
@@ -52,7 +61,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
 _UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 _ids = RequestIds()
 
@@ -217,8 +225,9 @@ class AsgiDoor:
             x.method = scope["method"]
             if b"content-length" in headers or b"transfer-encoding" in headers:
                 x.has_body = b"transfer-encoding" in headers or headers[b"content-length"] != b"0"
-            elif x.method not in _BODYLESS_METHODS:
-                # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying.
+            elif b"content-type" in headers and x.method not in BODYLESS_METHODS:
+                # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying how long it
+                # is. What says nothing at all and comes all the same is refused on its way (`outgoing`).
                 x.has_body = scope.get("http_version") not in _SAYS_SO
         scope[MARK] = x
         return x, runtime.begin(x, len(raw), size, len(headers) != len(raw))
@@ -278,10 +287,13 @@ async def judge(x: Exchange, runtime: Runtime, walk: Any, receive: Receive, *, i
     """Answer what a walk waits for until it has ended. Outside, a need of the inner door suspends it in `x.walk`."""
     waiting = True
     while waiting:
-        if isinstance(x.pending, INSIDE) and runtime.has_inner and not inside:
-            x.walk = walk
-            return
-        waiting = _advance(x, runtime, walk, await _answer(x, runtime, x.pending, receive))
+        answer = runtime.remembered(x, x.pending)
+        if answer is None:
+            if isinstance(x.pending, INSIDE) and runtime.has_inner and not inside:
+                x.walk = walk
+                return
+            answer = await _answer(x, runtime, x.pending, receive)
+        waiting = _advance(x, runtime, walk, answer)
 
 
 async def _answer(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -> Answer:
@@ -289,7 +301,7 @@ async def _answer(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -
         case Hit():
             return await runtime.store.ahit(need)
         case ReadBody():
-            return await read_body(receive, need.limit, runtime.settings.body.read_timeout)
+            return await read_body(receive, need.limit, runtime.settings.body.read_timeout, need.until)
         case FetchKeys():
             keys = runtime.keys.get(need.issuer)
             if keys is None or await keys.refresh(need.kid):
@@ -355,8 +367,10 @@ async def _application(function: Callable[[Any], Any] | None, argument: Any) -> 
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
-async def read_body(receive: Receive, limit: int, timeout_s: float) -> BodyAnswer:
-    """Read a whole body of at most `limit` bytes within `timeout_s` seconds."""
+async def read_body(
+    receive: Receive, limit: int, timeout_s: float, until: Callable[[bytes], bool] | None = None
+) -> BodyAnswer:
+    """Read a body of at most `limit` bytes within `timeout_s` seconds, all of it or as far as `until` wants."""
     chunks: list[bytes] = []
     size = 0
     with anyio.move_on_after(timeout_s):
@@ -368,18 +382,22 @@ async def read_body(receive: Receive, limit: int, timeout_s: float) -> BodyAnswe
             ended = not message.get("more_body", False)
             chunks.append(chunk)
             size += len(chunk)
+            enough = ended if until is None else until(chunk) or ended
             if size > limit:
                 return TooLarge(b"".join(chunks), complete=ended)
-            if ended:
-                return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            if enough:
+                return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), complete=ended)
     return TimedOut(b"".join(chunks))
 
 
 def outgoing(x: Exchange, receive: Receive) -> Receive:
-    """What the application receives: the body that was read, once, then the real messages; else a guarded stream."""
+    """What the application receives: what was read of the body, once, then the real messages, guarded where a body
+    was not read to its end."""
     if x.body is not None:
-        return _replay(x.body, x.body_complete, receive)
-    if not x.has_body:
+        receive = _replay(x.body, x.body_complete, receive)
+        if x.body_complete:
+            return receive
+    elif not x.has_body:
         return _guarded(x, _NO_BODY, receive)
     judges = [judge for guard in x.plan.guards if (judge := guard(x)) is not None]
     return _guarded(x, judges, receive) if judges else receive
@@ -417,7 +435,7 @@ def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], recei
             for judge_chunk in judges:
                 refusal = judge_chunk(chunk)
                 if refusal is not None:
-                    x.late, x.layer = refusal, "body"
+                    x.late, x.layer = refusal, x.layer or "body"
                     return {"type": "http.disconnect"}
         return message
 
@@ -450,7 +468,7 @@ class _Response:
         kind = message["type"]
         if kind == "http.response.start":
             began = perf_counter_ns()
-            if x.late is None and x.reached and x.served and self._runtime.unconfirmed(x):
+            if x.late is None and x.reached and not x.confirmed and self._runtime.unconfirmed(x):
                 x.late = UNCONFIRMED
             if x.late is not None:
                 return self.refuse(x.late)

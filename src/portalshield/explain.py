@@ -89,7 +89,7 @@ def _judged(x: Exchange, step: Step) -> Decision:
     name = type(step.traits.stage).__name__
     if step.needs_principal and x.principal is None:
         return Decision(step.traits.layer, name, "skipped", "no principal")
-    steps = walk(x, (step,), lambda x, need: None)
+    steps = walk(x, (step,))
     asked = ""
     try:
         need = steps.send(None)

@@ -12,15 +12,28 @@ from typing import Any, NamedTuple
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.needs import Answer, Need
+from portalshield.model.needs import Answer, Hit, Need
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.stage import Asks, Checks, Guards, Heads, Judges, Numbers, Stage, judges_body, needs_principal
+from portalshield.model.stage import (
+    Asks,
+    Checks,
+    Guards,
+    Heads,
+    Judges,
+    Numbers,
+    Stage,
+    asks,
+    judges_body,
+    needs_principal,
+)
 from portalshield.model.verdicts import Fields, Problem, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
 Walk = Generator[Need, Any, Verdict]
-AtOnce = Callable[[Exchange, Need], Answer | None]
-"""Answers what needs no waiting; None: somebody has to wait for this one."""
+Judge = Callable[[bytes], Problem | None]
+"""Judges a body's chunks as they stream to the application."""
+Count = Callable[[Hit], Answer]
+"""A store that counts in memory."""
 
 SINGLE = (
     b"authorization",
@@ -69,7 +82,7 @@ class Plan:
     steps: tuple[Step, ...]
     bodyless: tuple[Step, ...]
     """The steps of a request that has no body: those that only judge bodies are left out."""
-    guards: tuple[Callable[[Exchange], Callable[[bytes], Problem | None] | None], ...]
+    guards: tuple[Callable[[Exchange], Judge | None], ...]
     heads: tuple[Callable[[Exchange, Head], None], ...]
     numbers: tuple[Callable[[Exchange], Fields], ...]
     ready: dict[Any, Fields]
@@ -130,7 +143,7 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
         policy,
         tuple(steps),
         tuple(step for step in steps if not judges_body(step.traits.stage)),
-        tuple(stage.guard for stage, enforced in rows if isinstance(stage, Guards) and enforced > 0),
+        tuple(_guard(stage, enforced) for stage, enforced in rows if isinstance(stage, Guards)),
         tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
         tuple(stage.numbers for stage, _ in rows if isinstance(stage, Numbers)),
         {},
@@ -138,21 +151,55 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
     )
 
 
+def _guard(stage: Any, enforced: float) -> Callable[[Exchange], Judge | None]:
+    """Makes the judge of a stage's chunks: one that names its layer or, in report mode, notes the first refusal."""
+
+    def guard(x: Exchange) -> Judge | None:
+        judge = stage.guard(x)
+        if judge is None:
+            return None
+        return (_refusing if _share_enforces(enforced, x) else _noting)(x, stage.layer, judge)
+
+    return guard
+
+
+def _refusing(x: Exchange, layer: str, judge: Judge) -> Judge:
+    def refuse(chunk: bytes) -> Problem | None:
+        refusal = judge(chunk)
+        if refusal is not None:
+            x.layer = layer
+        return refusal
+
+    return refuse
+
+
+def _noting(x: Exchange, layer: str, judge: Judge) -> Judge:
+    noted = False
+
+    def note(chunk: bytes) -> None:
+        nonlocal noted
+        if not noted and (refusal := judge(chunk)) is not None:
+            noted = True
+            x.note(layer, refusal)
+
+    return note
+
+
 def _step(stage: Stage, enforced: float) -> Step:
     by_address = getattr(stage, "by_address", False) is True
     return Step(
         check=stage.check if isinstance(stage, Checks) else None,
-        ask=stage.ask if isinstance(stage, Asks) else None,
+        ask=stage.ask if isinstance(stage, Asks) and asks(stage) else None,
         settle=stage.settle if isinstance(stage, Asks) else None,
         needs_principal=needs_principal(stage),
         traits=Traits(stage.layer, enforced, by_address, stage),
     )
 
 
-def walk(x: Exchange, steps: tuple[Step, ...], at_once: AtOnce) -> Walk:
+def walk(x: Exchange, steps: tuple[Step, ...], count: Count | None = None) -> Walk:
     """Judge one exchange: the first refusal or early answer ends it, None lets it through to the application.
 
-    A need that `at_once` can answer is not even yielded (a counter in memory).
+    Where a store counts in memory, `count` answers a `Hit` at once: nobody has to wait for that one.
     """
     for check, ask, settle, needs_a_principal, traits in steps:
         if needs_a_principal and x.principal is None:
@@ -162,8 +209,8 @@ def walk(x: Exchange, steps: tuple[Step, ...], at_once: AtOnce) -> Walk:
             need = ask(x) if ask is not None else None
             if need is None or settle is None:
                 continue
-            answer = at_once(x, need)
-            verdict = settle(x, need, (yield need) if answer is None else answer)
+            answer = count(need) if count is not None and isinstance(need, Hit) else (yield need)
+            verdict = settle(x, need, answer)
             if verdict is None:
                 continue
         if isinstance(verdict, Problem):

@@ -89,9 +89,9 @@ class _Positions:
     early_rate: Stage | None
     late_rate: Stage | None
     early_tenant: Stage | None
-    late_tenant: Stage | None
+    late_tenant: tenant.TenantBodyStage | None
     early_owners: Stage | None
-    late_owners: Stage | None
+    late_owners: owners.OwnerStage | None
     guard: Stage | None
     json: Stage | None
     schema: Stage | None
@@ -100,6 +100,12 @@ class _Positions:
     def judges_body(self) -> bool:
         judges = (self.late_tenant, self.late_owners, self.json, self.schema)
         return any(stage is not None for stage in judges)
+
+    @property
+    def form_names(self) -> frozenset[str]:
+        """The fields that are judged in multipart forms."""
+        judges = (self.late_tenant, self.late_owners)
+        return frozenset(name for stage in judges if stage is not None for name in stage.names)
 
 
 Place = Callable[[Build, EffectivePolicy, _Positions], "Stage | None"]
@@ -114,7 +120,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
     (lambda b, p, s: s.early_owners, "object ids, once the cheap comparison of tenant ids has passed"),
     (lambda b, p, s: s.late_rate, "counts verified subjects and tenants, so it stands behind them"),
-    (lambda b, p, s: body.stage(b.settings.body, p, reads=s.judges_body), "bounds what the next ones parse"),
+    (lambda b, p, s: _body(b, p, s), "bounds what the next ones parse"),
     (lambda b, p, s: s.json, "one strict parse for tenants and schema; what it refuses nobody else reads"),
     (lambda b, p, s: s.late_tenant, "a foreign tenant is 404 even where the schema would say more"),
     (lambda b, p, s: s.late_owners, "object ids in the body, likewise"),
@@ -124,6 +130,10 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: s.guard, "reads what the handler answered"),
 )  # fmt: skip
 """What stands where, and why there."""
+
+
+def _body(b: Build, policy: EffectivePolicy, positions: _Positions) -> Stage:
+    return body.stage(b.settings.body, policy, reads=positions.judges_body, names=positions.form_names)
 
 
 def _principal(b: Build, policy: EffectivePolicy) -> Stage | None:
@@ -159,7 +169,9 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
     return compile_plan(policy, [(stage, share) for stage, share in stages if share is not None])
 
 
-def _object_stages(b: Build, policy: EffectivePolicy, scoped: bool) -> tuple[Stage | None, Stage | None, Stage | None]:
+def _object_stages(
+    b: Build, policy: EffectivePolicy, scoped: bool
+) -> tuple[Stage | None, owners.OwnerStage | None, Stage | None]:
     """Owners at both positions, and the response guard: for routes of one tenant."""
     if not scoped or policy.public or policy.cross_tenant:
         return None, None, None

@@ -113,16 +113,17 @@ class Protection:
         settings = self.settings
         table, strict = tabulate(self.build(), self.rows)
         telemetry = open_telemetry(settings.log, settings.sentry, environment=settings.env, facts=_facts)
+        store = open_store(
+            settings.storage.uri,
+            max_keys=settings.storage.max_keys,
+            on_outage=settings.rate.on_outage,
+            notify=_log.warning,
+        )
         self._runtime = Runtime(
             settings=settings,
             table=table,
             strict=strict,
-            store=open_store(
-                settings.storage.uri,
-                max_keys=settings.storage.max_keys,
-                on_outage=settings.rate.on_outage,
-                notify=_log.warning,
-            ),
+            store=store,
             lines=telemetry.lines,
             keys=dict(self.keys),
             tenants=TimedMemo(10_000, settings.tenant.cache),

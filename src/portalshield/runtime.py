@@ -1,6 +1,6 @@
 """What both doors share: the compiled application, and all about a request that needs neither `await` nor a socket.
 
-A door builds the exchange, asks `begin`, drives the walk with `at_once` and its own answers, finishes the response head
+A door builds the exchange, asks `begin`, drives the walk with its answers, finishes the response head
 with the plan's `finish_head` and hands the finished exchange to `done`. Nothing here starts a thread or opens a socket.
 """
 
@@ -22,7 +22,7 @@ from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.routes import Table
-from portalshield.rules.addresses import TrustedProxies, client_address, is_private
+from portalshield.rules.addresses import TrustedProxies, client_address, is_private, limit_key
 from portalshield.rules.hosts import HostPolicy
 from portalshield.rules.traceparent import trace_id
 from portalshield.settings import Settings
@@ -44,6 +44,8 @@ _TWO_CREDENTIALS = problem(
     why="two-authorization",
     fields=((b"www-authenticate", b'Bearer error="invalid_request"'),),
 )
+BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
+"""A body of these has no meaning of its own (RFC 9110, 9.3): without an announced length none is expected."""
 _POOL = 4096
 _log = logging.getLogger("portalshield")
 
@@ -87,6 +89,7 @@ class Runtime:
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
+    good_hosts: set[bytes] = field(default_factory=set)
     known: dict[tuple[str, str, bytes | None], Any] = field(default_factory=dict)
     """What serves a path, by method and spelling, as the table found it lately."""
     hosts: HostPolicy = field(default_factory=lambda: HostPolicy(("*",)))
@@ -108,6 +111,7 @@ class Runtime:
             self._address(x)
         else:
             x.address = x.peer or "local"
+        x.address_key = limit_key(x.address)
         if found is None:
             plan = self._find(x)
             if isinstance(plan, Problem):
@@ -116,7 +120,8 @@ class Runtime:
             x.template, x.endpoint, x.params, x.arguments, plan = found
             x.served = True
         x.plan, x.policy = plan, plan.policy
-        return walk(x, plan.steps if x.has_body else plan.bodyless, self.at_once)
+        store = self.store
+        return walk(x, plan.steps if x.has_body else plan.bodyless, store.hit if store.is_local else None)
 
     def _find(self, x: Exchange) -> Plan | Problem:
         """Ask the table, and remember what serves this spelling of the path; bounded, a flood costs a match each."""
@@ -135,8 +140,11 @@ class Runtime:
         credentials that a server or proxy has joined into one field."""
         get = x.headers.get
         host = get(b"host")
-        if host and self.hosts.fault(host) is not None:
-            return _BAD_HOST
+        if host not in self.good_hosts and host:
+            if self.hosts.fault(host) is not None:
+                return _BAD_HOST
+            if len(self.good_hosts) < _KNOWN:
+                self.good_hosts.add(host)
         if x.has_body and get(b"transfer-encoding") is not None and get(b"content-length"):
             return _TWO_LENGTHS
         credential = get(b"authorization")
@@ -144,14 +152,12 @@ class Runtime:
             return _TWO_CREDENTIALS
         return None
 
-    def at_once(self, x: Exchange, need: Need) -> Answer | None:
-        """The answers that need no waiting; None: the door has to fetch this one."""
-        if type(need) is Hit:
-            return self.store.hit(need) if self.store.is_local else None
-        if type(need) is TenantOf:
-            found = self.tenants.get((need.principal.issuer, need.principal.subject), x.now)
-            return Tenants(found) if found is not None else None
-        return None
+    def remembered(self, x: Exchange, need: Need) -> Answer | None:
+        """What `tenant_of` answered a moment ago; None: ask."""
+        if not isinstance(need, TenantOf):
+            return None
+        found = self.tenants.get((need.principal.issuer, need.principal.subject), x.now)
+        return Tenants(found) if found is not None else None
 
     def remember_tenants(self, x: Exchange, principal: Principal, answer: Any) -> Tenants:
         """Normalise what `tenant_of` returned (one, several or None) and keep it."""
@@ -188,7 +194,7 @@ class Runtime:
         lines = self.lines
         if lines is None:
             return
-        if x.problem is None and x.would_refuse is None and x.crash is None and status < 400 and lines.direct:
+        if lines.direct and status < 400 and x.problem is None and x.would_refuse is None and x.crash is None:
             if not x.policy.health:
                 lines.uneventful(x, status, duration_ns, overhead_ns, bytes_out)
             return

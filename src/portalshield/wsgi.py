@@ -39,7 +39,7 @@ from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.rules.colour import is_async
-from portalshield.runtime import CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, unopened
+from portalshield.runtime import BODYLESS_METHODS, CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, unopened
 from portalshield.wire import reason
 
 if TYPE_CHECKING:
@@ -155,7 +155,10 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any
     x.request_id = _ids.draw()
     x.now = time.time()
     length = environ.get("CONTENT_LENGTH")
-    x.has_body = bool(length and length != "0") or "HTTP_TRANSFER_ENCODING" in environ
+    if length or "HTTP_TRANSFER_ENCODING" in environ:
+        x.has_body = length != "0" or "HTTP_TRANSFER_ENCODING" in environ
+    elif environ.get("CONTENT_TYPE") and x.method not in BODYLESS_METHODS:
+        x.has_body = not _announces(environ) and bool(environ.get("wsgi.input_terminated"))
     fields = [(key, value) for key, value in environ.items() if key.startswith("HTTP_")]
     environ[MARK] = x
     return x, runtime.begin(x, len(fields), sum([len(key) + len(value) for key, value in fields]), False)
@@ -181,10 +184,13 @@ def judge(x: Exchange, runtime: Runtime, judged: Any, *, inside: bool = False) -
     try:
         need = judged.send(None) if not inside else x.pending
         while True:
-            if isinstance(need, INSIDE) and runtime.has_inner and not inside:
-                x.walk, x.pending = judged, need
-                return None
-            need = judged.send(_answer(x, runtime, need))
+            answer = runtime.remembered(x, need)
+            if answer is None:
+                if isinstance(need, INSIDE) and runtime.has_inner and not inside:
+                    x.walk, x.pending = judged, need
+                    return None
+                answer = _answer(x, runtime, need)
+            need = judged.send(answer)
     except StopIteration as stop:
         verdict: Verdict = stop.value
         return verdict
@@ -197,7 +203,7 @@ def _answer(x: Exchange, runtime: Runtime, need: Need) -> Answer:
         case Hit():
             return runtime.store.hit(need)
         case ReadBody():
-            return read_body(x.native, need.limit)
+            return read_body(x.native, need.limit, need.until)
         case FetchKeys():
             keys = runtime.keys.get(need.issuer)
             fresh = keys is None or keys.refresh_sync(need.kid)
@@ -251,8 +257,9 @@ def _application(function: Callable[[Any], Any] | None, argument: Any) -> Any:
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
-def read_body(environ: WSGIEnvironment, limit: int) -> BodyAnswer:
-    """Read a whole body of at most `limit` bytes; a body shorter than declared is a client that went away."""
+def read_body(environ: WSGIEnvironment, limit: int, until: Callable[[bytes], bool] | None = None) -> BodyAnswer:
+    """Read a body of at most `limit` bytes, all of it or as far as `until` wants; one that is shorter than declared is
+    a client that went away."""
     source = environ["wsgi.input"]
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
@@ -262,44 +269,47 @@ def read_body(environ: WSGIEnvironment, limit: int) -> BodyAnswer:
         return Body(b"")
     wanted = int(length) if length else limit + 1
     try:
-        data = _read(source, min(wanted, limit + 1))
+        data, enough = _read(source, min(wanted, limit + 1), until)
     except OSError:
         return Gone()
+    complete = bool(length) and len(data) == wanted
     if len(data) > limit:
-        return TooLarge(data, complete=bool(length) and len(data) == wanted)
-    if length and len(data) < wanted:
+        return TooLarge(data, complete=complete)
+    if length and not complete and not enough:
         return Gone()
-    return Body(data)
+    return Body(data, complete=complete or not enough)
 
 
-def _read(source: Any, wanted: int) -> bytes:
+def _read(source: Any, wanted: int, until: Callable[[bytes], bool] | None) -> tuple[bytes, bool]:
+    """The bytes, and whether `until` had enough of them."""
     chunks: list[bytes] = []
     size = 0
-    while size < wanted:
+    enough = False
+    while size < wanted and not enough:
         chunk = source.read(min(wanted - size, _BLOCK))
         if not chunk:
             break
         chunks.append(chunk)
         size += len(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        enough = until is not None and until(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks), enough
 
 
 def admit_body(x: Exchange) -> None:
-    """Hand the application the body that was read, or the stream behind its guards."""
+    """Hand the application the body that was read, or what was read of it and the stream behind its guards."""
     environ = x.native
-    if x.body is not None:
-        if x.body_complete:
-            environ["wsgi.input"] = io.BytesIO(x.body)
-            environ["CONTENT_LENGTH"] = str(len(x.body))
-            environ["wsgi.input_terminated"] = True
-        else:
-            environ["wsgi.input"] = _Joined(x.body, environ["wsgi.input"])
+    if x.body is not None and x.body_complete:
+        environ["wsgi.input"] = io.BytesIO(x.body)
+        environ["CONTENT_LENGTH"] = str(len(x.body))
+        environ["wsgi.input_terminated"] = True
         return
     if x.has_body:
         judges = [judge_chunk for guard in x.plan.guards if (judge_chunk := guard(x)) is not None]
     else:
         judges = _NO_BODY if environ.get("wsgi.input_terminated") and not _announces(environ) else []
-    if judges:
+    if x.body is not None:
+        environ["wsgi.input"] = _Guarded(x, judges, _Joined(x.body, environ["wsgi.input"]))
+    elif judges:
         environ["wsgi.input"] = _Guarded(x, judges, environ["wsgi.input"])
 
 
@@ -315,20 +325,22 @@ def _unannounced(chunk: bytes) -> Problem | None:
 _NO_BODY: list[Callable[[bytes], Problem | None]] = [_unannounced]
 
 
-class _Joined(io.RawIOBase):
-    """What was read already, then the rest (report mode, a body over the limit)."""
+class _Joined:
+    """What was read already, then the rest: a form with files; in report mode, a body over the limit."""
 
     def __init__(self, head: bytes, rest: Any) -> None:
         self._head = io.BytesIO(head)
         self._rest = rest
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> bytes:
+        chunk = self._head.read(size)
+        return chunk if len(chunk) == size else chunk + bytes(self._rest.read(size - len(chunk)))
 
-    def readinto(self, buffer: Any) -> int:
-        chunk = self._head.read(len(buffer)) or self._rest.read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+    def readline(self, size: int) -> bytes:
+        line = self._head.readline(size)
+        if len(line) == size or line.endswith(b"\n"):
+            return line
+        return line + bytes(self._rest.readline(size - len(line)))
 
 
 class BodyRefusedError(OSError):
@@ -381,7 +393,7 @@ class _Guarded:
         for judge_chunk in self._judges:
             refusal = judge_chunk(chunk)
             if refusal is not None:
-                x.late, x.layer = refusal, "body"
+                x.late, x.layer = refusal, x.layer or "body"
                 raise BodyRefusedError("the body was refused")
         return chunk
 

@@ -506,6 +506,24 @@ class TestBodies:
         assert answer.start["status"] == 400
         assert seen == [([], "http.disconnect")]
 
+    @pytest.mark.parametrize(
+        ("fields", "body", "status"),
+        [
+            pytest.param([(b"content-type", b"application/json")], b'{"a": 1}', 200, id="with a type"),
+            pytest.param([(b"content-type", b"application/json")], b'{"a": 1', 400, id="with a type, malformed"),
+            pytest.param([(b"content-type", b"application/json")], b"", 200, id="with a type, empty"),
+            pytest.param([], b"", 200, id="none at all"),
+            pytest.param([], b"x", 400, id="without a type"),
+        ],
+    )
+    def test_http_2_needs_no_length(self, fields: list[tuple[bytes, bytes]], body: bytes, status: int) -> None:
+        """There a POST may leave it out: its body is judged like any other, none is none."""
+        variables = {"RATE__PER_IP": "1000000/minute"}
+        answer = run(
+            asgi_shielded(plain, variables), http_scope("POST", http_version="2", headers=fields), *chunks(body)
+        )
+        assert answer.start["status"] == status
+
     @pytest.mark.parametrize("length", [b"0", b"5"])
     def test_two_lengths_are_refused(self, length: bytes) -> None:
         """A length beside a transfer coding: two readers, two bodies (RFC 9112, 6.1)."""

@@ -475,6 +475,13 @@ class TestLengths:
         answer = WsgiServer().serve(wsgi_shielded(app), environ)
         assert (answer.status, answer.slug, seen) == (400, "malformed-request", [])
 
+    @pytest.mark.parametrize(("body", "status"), [(b'{"a": 1}', 200), (b'{"a": 1', 400), (b"", 200)])
+    def test_http_2_needs_no_length(self, body: bytes, status: int) -> None:
+        """There a POST may leave it out: a body with a type is read to its end and judged like any other."""
+        environ = environ_of("POST", "/", b"", **{"CONTENT_LENGTH": ..., "CONTENT_TYPE": "application/json"})
+        environ |= {"SERVER_PROTOCOL": "HTTP/2.0", "wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True}
+        assert WsgiServer().serve(wsgi_shielded(plain), environ).status == status
+
     @pytest.mark.parametrize("length", ["3000", "2048"])
     def test_report_mode_hands_everything_on(self, length: str) -> None:
         """What was read to find out that it is too much is not lost."""

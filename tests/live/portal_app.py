@@ -1,7 +1,8 @@
 """What the live servers serve: the contract's portal behind the shield.
 
-Settings come from the environment. `LIVE_KIND` is asgi or wsgi. `LIVE_SIGNAL` names a file that a streaming handler waits for, so that a client
-can prove that it had the first block before the last one existed. `LIVE_POLICY` adds a policy, for wrong ones.
+Settings come from the environment. `LIVE_KIND` is asgi or wsgi. `LIVE_SIGNAL` names a file that a streaming handler
+waits for, so that a client can prove that it had the first block before the last one existed. `LIVE_POLICY` adds a
+policy, for wrong ones.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _add_asgi(app: Any) -> None:
         async def blocks() -> AsyncIterator[bytes]:
             yield b"first"
             deadline = time.monotonic() + PATIENCE_S
-            while not _signalled() and time.monotonic() < deadline:
+            while not _signalled() and time.monotonic() < deadline:  # noqa: ASYNC110 (another process makes the file)
                 await asyncio.sleep(POLL_S)
             yield b"last" if _signalled() else b"given up"
 

@@ -119,6 +119,35 @@ class Server:
             return client.response(head=method == "HEAD")
 
 
+def http2(server: Server, method: str, target: str, fields: list[tuple[str, str]], body: bytes = b"") -> Response:
+    """One request over HTTP/2 without TLS; a body is sent without announcing its length, as HTTP/2 allows."""
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+
+    engine = H2Connection(H2Configuration(client_side=True, header_encoding="latin-1"))
+    answer = Response(0, [])
+    with socket.create_connection(("127.0.0.1", server.port), READ_S) as connection:
+        engine.initiate_connection()
+        pseudo = [(":method", method), (":path", target), (":scheme", "http"), (":authority", "portal.example.com")]
+        engine.send_headers(1, [*pseudo, *fields], end_stream=not body)
+        if body:
+            engine.send_data(1, body, end_stream=True)
+        connection.sendall(engine.data_to_send())
+        while data := connection.recv(65_536):
+            for event in engine.receive_data(data):
+                if isinstance(event, ResponseReceived):
+                    answer.fields = [(str(name), str(value)) for name, value in event.headers]
+                    answer.status = int(answer.get(":status") or 0)
+                elif isinstance(event, DataReceived):
+                    answer.body += event.data
+                elif isinstance(event, (StreamEnded, StreamReset)):
+                    answer.complete = isinstance(event, StreamEnded)
+                    return answer
+            connection.sendall(engine.data_to_send())
+    return answer
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

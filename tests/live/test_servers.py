@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SERVERS, START_S, Server, chunked, request
+from serving import SERVERS, START_S, Server, chunked, http2, request
 
 from portalshield import Settings
 from portalshield.testing import environment, mint_token
@@ -283,6 +283,20 @@ def test_a_head_request_has_no_body(server: Server) -> None:
         if server.recipe.keeps_alive:
             client.write(request("GET", "/public"))
             assert client.response().status == 200
+
+
+@pytest.mark.skipif(importlib.util.find_spec("h2") is None, reason="needs h2")
+@pytest.mark.parametrize("name", [name for name in INSTALLED if name.startswith(("hypercorn", "granian"))])
+def test_over_http_2_a_body_needs_no_length(running: dict[str, Server], name: str) -> None:
+    """It is judged all the same; where nobody expects one (a GET, no type) it does not arrive."""
+    server = running[name].wait()
+    token, json_type = ("authorization", bearer().partition(" ")[2]), ("content-type", "application/json")
+    own, foreign = b'{"tenant_id": "north"}', b'{"tenant_id": "south"}'
+    assert json.loads(http2(server, "POST", "/search", [token, json_type], own).body)["body"] == own.decode()
+    assert http2(server, "POST", "/search", [token, json_type], foreign).slug == "not-found"
+    for method, fields in (("GET", [token, json_type]), ("DELETE", [token]), ("POST", [token])):
+        assert http2(server, method, "/search", fields, foreign).slug == "malformed-request"
+    assert http2(server, "POST", "/public", []).status == 200
 
 
 @pytest.mark.parametrize("name", [name for name in ("uvicorn-h11", "hypercorn", "gunicorn-sync") if name in INSTALLED])

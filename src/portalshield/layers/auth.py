@@ -303,6 +303,9 @@ _CHALLENGE: Fields = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
 _NO_KEYS_FIELDS: Fields = ((b"retry-after", b"5"),)
 
 
+_BEARERS = frozenset((b"Bearer ", b"bearer "))
+
+
 class BearerStage:
     """A token in the Authorization field (RFC 6750, 2.1) or in the configured cookie."""
 
@@ -312,6 +315,8 @@ class BearerStage:
         self, authority: Authority, *, policy: EffectivePolicy, cookie: str | None, login_url: str | None
     ) -> None:
         self._authority = authority
+        self._recall = authority.recall
+        self.asks = authority.fetches
         self._optional = policy.public
         self._missing = _UNSERVED if policy.unserved else _MISSING
         self._cookie = cookie.encode() if cookie else None
@@ -321,6 +326,13 @@ class BearerStage:
 
     def check(self, x: Exchange) -> Verdict:
         """Establish the principal, or say why not."""
+        field = x.headers.get(b"authorization")
+        if self._cookie is None and field is not None and field[:7] in _BEARERS:
+            # The ordinary request; a token that is malformed was never remembered.
+            principal = self._recall(field[7:], x.now)
+            if principal is not None and principal.auth_method == _HEADER:
+                x.principal = principal
+                return None
         try:
             token, method = self._credential(x)
         except TokenError as fault:

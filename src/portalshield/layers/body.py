@@ -3,7 +3,8 @@
 Refuses: a malformed length (400), more bytes than allowed (413, without reading where the length was declared), a
 content coding (415: no framework here decodes it, so a bomb stays zipped), a media type that is not on the route's
 list (415), a body that takes too long (408, ASGI). Where another layer judges the body it is read once for all of
-them; else it streams past a byte counter. Does not cover: slow headers, which reach no application.
+them, a multipart form up to its first file; else it streams past a byte counter. Does not cover: slow headers, which
+reach no application.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from portalshield.model.needs import Body, BodyAnswer, Gone, ReadBody, TimedOut,
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Problem, Verdict, problem
-from portalshield.rules.media_types import MediaType, matches, parse_media_type
+from portalshield.rules.media_types import matches, parse_media_type
+from portalshield.rules.multipart import FormScanner, MultipartFault, boundary_of
 from portalshield.rules.values import size_bytes
 
 _TYPES = ("application/json", "application/*+json", "application/x-www-form-urlencoded", "multipart/form-data")
@@ -30,6 +32,8 @@ _SLOW = problem("body-timeout", why="body-slow", fields=((b"connection", b"close
 _LEFT = problem("malformed-request", why="client-gone")
 _DISGUISED = problem("unsupported-media-type", why="not-multipart")
 _SPACE = b" \t\r\n"
+_FORM = "multipart/form-data"
+_MAX_PARTS = 1000
 
 
 class BodyConfig(BaseModel):
@@ -59,16 +63,18 @@ class BodyConfig(BaseModel):
 
 
 class BodyStage:
-    """The limits of one policy. `reads`: another stage of this policy judges the body, so it is read here."""
+    """The limits of one policy. `reads`: another stage of this policy judges the body, so it is read here; `names`:
+    the fields of multipart forms that it judges."""
 
     layer = "body"
     judges_body = True
 
-    def __init__(self, limit: int, content_types: tuple[str, ...], *, reads: bool) -> None:
+    def __init__(self, limit: int, content_types: tuple[str, ...], *, reads: bool, names: frozenset[str]) -> None:
         self._limit = limit
         self._any = "*" in content_types
         self._types = content_types
         self._reads = reads
+        self._names = names
         accepted = ", ".join(content_types).encode()
         self._refused = problem("unsupported-media-type", why="content-type", fields=((b"accept-post", accepted),))
 
@@ -95,19 +101,42 @@ class BodyStage:
         return None if media is not None and matches(media, self._types) else self._refused
 
     def ask(self, x: Exchange) -> ReadBody | None:
-        """The body, where somebody judges it. Multipart streams: its parts are no JSON, which `guard` proves."""
-        if not self._reads or not x.has_body or _multipart(x):
+        """The body, where somebody judges it. Of a form whose fields are judged what stands before the first file;
+        else multipart streams: its parts are no JSON, which `guard` proves."""
+        if not self._reads or not x.has_body:
             return None
-        return ReadBody(self._limit)
+        essence = _essence(x)
+        if essence == _FORM and self._names:
+            return self._read_form(x)
+        return None if essence.startswith("multipart/") else ReadBody(self._limit)
+
+    def _read_form(self, x: Exchange) -> ReadBody | None:
+        boundary = boundary_of(x.headers.get(b"content-type") or b"")
+        if boundary is None:
+            x.form_fault = "boundary"
+            return None
+        scanner = x.form = FormScanner(boundary, names=self._names, max_parts=_MAX_PARTS)
+
+        def until(chunk: bytes) -> bool:
+            try:
+                scanner.feed(chunk)
+            except MultipartFault as fault:
+                x.form_fault = fault.code
+                return True
+            return scanner.reached_file
+
+        return ReadBody(self._limit, until)
 
     def settle(self, x: Exchange, need: ReadBody, answer: BodyAnswer) -> Verdict:
         """Keep the body, or refuse what is too large, too slow or gone."""
         match answer:
             case Body():
-                x.body = answer.data
+                x.body, x.body_complete = answer.data, answer.complete
+                _end_form(x)
                 return None
             case TooLarge():
                 x.body, x.body_complete = answer.prefix, answer.complete
+                _end_form(x)
                 return _ARRIVED
             case TimedOut():
                 x.body, x.body_complete = answer.prefix, False
@@ -117,10 +146,23 @@ class BodyStage:
                 return _LEFT
 
     def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
-        """Count the bytes of a body that nobody reads before the application."""
-        if x.body is not None or not x.has_body:
+        """Count the bytes of a body that nobody reads to its end before the application."""
+        if not x.has_body or (x.body is not None and (x.form is None or len(x.body) > self._limit)):
             return None
-        return _counter(self._limit, _multipart(x))
+        return _counter(self._limit, _essence(x).startswith("multipart/"))
+
+
+def _end_form(x: Exchange) -> None:
+    """A form without files that was read whole must end: parsers differ on what to make of one that was cut.
+
+    Behind a file that is left to the application's parser, which completes no field that was not seen to be complete.
+    """
+    if x.form is None or x.form_fault is not None or not x.body or not x.body_complete or x.form.reached_file:
+        return
+    try:
+        x.form.close()
+    except MultipartFault as fault:
+        x.form_fault = fault.code
 
 
 def _counter(limit: int, multipart: bool) -> Callable[[bytes], Problem | None]:
@@ -142,13 +184,22 @@ def _counter(limit: int, multipart: bool) -> Callable[[bytes], Problem | None]:
     return judge
 
 
-def _multipart(x: Exchange) -> bool:
-    media: MediaType | None = parse_media_type(x.headers.get(b"content-type") or b"")
-    return media is not None and media.essence.startswith("multipart/")
+def _essence(x: Exchange) -> str:
+    """The media type without parameters, empty if there is none.
+
+    What is no media type by RFC 9110 but speaks of a form is one: frameworks parse the field by laxer rules.
+    """
+    content_type = x.headers.get(b"content-type") or b""
+    media = parse_media_type(content_type)
+    if media is not None:
+        return media.essence
+    return _FORM if _FORM.encode() in content_type.lower() else ""
 
 
-def stage(config: BodyConfig, policy: EffectivePolicy, *, reads: bool) -> BodyStage:
+def stage(
+    config: BodyConfig, policy: EffectivePolicy, *, reads: bool, names: frozenset[str] = frozenset()
+) -> BodyStage:
     """The limits of this route: its own `max_body` and `content_types`, else the configured ones."""
     limit = config.max_size if policy.max_body is None else policy.max_body
     size = size_bytes(limit) if isinstance(limit, str) else limit
-    return BodyStage(size, policy.content_types or config.content_types, reads=reads)
+    return BodyStage(size, policy.content_types or config.content_types, reads=reads, names=names)

@@ -36,7 +36,7 @@ class OwnerStage:
 
     def __init__(self, owners: Mapping[str, Owner], *, in_body: bool) -> None:
         self._owners = dict(owners)
-        self._names = frozenset(owners)
+        self.names = self._names = frozenset(owners)
         self._in_query = tuple(name.encode() for name in owners)
         self._in_body = self.judges_body = in_body
 
@@ -78,6 +78,9 @@ class OwnerStage:
 
     def _of_body(self, x: Exchange) -> Iterator[tuple[str, str]]:
         body = x.body
+        if x.form is not None:
+            yield from (field for field in x.form.fields if field[0] in self._names)
+            return
         if not body:
             return
         if x.json is UNREAD:

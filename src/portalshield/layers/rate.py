@@ -20,7 +20,6 @@ from portalshield.model.needs import Counts, Hit, Quota, Unavailable
 from portalshield.model.policy import By, EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Problem, Verdict, problem
-from portalshield.rules.addresses import limit_key
 from portalshield.rules.quotas import parse_quotas
 
 Counter = tuple[Quota, tuple[By, ...], str, int]
@@ -74,8 +73,8 @@ class RateStage:
     def ask(self, x: Exchange) -> Hit | None:
         """Every counter of this position, in one question."""
         if self._sole is not None:
-            key, quota, scope, cost = self._sole
-            return Hit(((scope + key(x), quota, cost),))
+            by, quota, scope, cost = self._sole
+            return Hit(((scope + (x.address_key if by is _by_ip else by(x)), quota, cost),))
         return Hit(tuple([(scope + key(x), quota, cost) for key, quota, scope, cost in self._counters]))
 
     def settle(self, x: Exchange, need: Hit, answer: Counts | Unavailable) -> Verdict:
@@ -139,18 +138,18 @@ def _legacy(stage: RateStage, counts: Counts) -> Fields:
 
 
 def _by_ip(x: Exchange) -> str:
-    return limit_key(x.address)
+    return x.address_key
 
 
 def _by_subject(x: Exchange) -> str:
     principal = x.principal
-    return f"{principal.issuer or ''}\x1f{principal.subject}" if principal is not None else limit_key(x.address)
+    return f"{principal.issuer or ''}\x1f{principal.subject}" if principal is not None else x.address_key
 
 
 def _by_tenant(x: Exchange) -> str:
     principal = x.principal
     if principal is None:
-        return limit_key(x.address)
+        return x.address_key
     return principal.tenant or f"\x1e{principal.subject}"
 
 

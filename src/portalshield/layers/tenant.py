@@ -9,7 +9,7 @@ Costs a set operation per place, and a walk of the JSON body only where a name o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.model.needs import TenantOf, Tenants, Unavailable
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.setting import ConfigurationProblem, Setting
-from portalshield.model.verdicts import Verdict, problem
+from portalshield.model.verdicts import Problem, Verdict, problem
 from portalshield.rules.addressed import (
     TooManyPairsError,
     as_id,
@@ -30,6 +30,7 @@ from portalshield.rules.addressed import (
 )
 from portalshield.rules.claims import parse_pointer
 from portalshield.rules.media_types import parse_media_type
+from portalshield.rules.multipart import FormScanner, MultipartFault
 from portalshield.rules.strict_json import mentions, walk
 
 FIELDS = ("tenant_id", "tenantId", "org_id", "orgId", "organization_id", "organizationId")
@@ -39,6 +40,7 @@ _NO_TENANT = problem("no-tenant", why="no-tenant-proven")
 _AMBIGUOUS = problem("no-tenant", why="several-tenants-none-addressed")
 _FLOOD = problem("malformed-request", why="too-many-parameters")
 _UNJUDGED = problem("body-too-large", why="body-not-judged")
+_LATE = problem("malformed-request", why="multipart-field-behind-file")
 
 
 class TenantConfig(BaseModel):
@@ -88,7 +90,7 @@ class TenantStage:
         self._fields = frozenset(fields)
         self._in_query = tuple(field.encode() for field in fields)
         self._headers = header_names(fields)
-        self._looks_up = looks_up
+        self._looks_up = self.asks = looks_up
         self._required = required
 
     def check(self, x: Exchange) -> Verdict:
@@ -151,18 +153,24 @@ class TenantStage:
 
 
 class TenantBodyStage:
-    """JSON at any depth, all occurrences; urlencoded forms; and whatever a handler might still read as JSON."""
+    """JSON at any depth, all occurrences; forms; and whatever a handler might still read as JSON.
+
+    Of a multipart form the fields before the first file are judged here, for the owners too: a form that parsers read
+    differently, and a name that matters behind a file, where the handler runs already, are 400.
+    """
 
     layer = "tenant"
     judges_body = True
     needs_principal = True
 
     def __init__(self, fields: tuple[str, ...]) -> None:
-        self._fields = frozenset(fields)
+        self.names = self._fields = frozenset(fields)
 
     def check(self, x: Exchange) -> Verdict:
         """404 if the body addresses another tenant than the proven one."""
         body, principal = x.body, x.principal
+        if principal is not None and (x.form is not None or x.form_fault is not None):
+            return self._judge_form(x, x.form, principal.tenant)
         if body is None or principal is None or principal.tenant is None:
             return None
         if not x.body_complete:
@@ -173,6 +181,23 @@ class TenantBodyStage:
         except TooManyPairsError:
             return _FLOOD
         return None if own else _FOREIGN
+
+    def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
+        """Judge the rest of a form as it streams to the handler."""
+        if x.form is None or x.form_fault is not None or x.form.late or x.body is None or x.principal is None:
+            return None
+        return _rest(x.form, len(x.body))
+
+    def _judge_form(self, x: Exchange, form: FormScanner | None, tenant: str | None) -> Verdict:
+        """What was read of a form. A foreign id before all else, so that the verdict is the same in any chunks."""
+        early = form.fields[: len(form.fields) - len(form.late)] if form is not None else ()
+        if tenant is not None and any(name in self._fields and not same_id(value, tenant) for name, value in early):
+            return _FOREIGN
+        if form is None or x.form_fault is not None:
+            return _malformed(x.form_fault)
+        if form.late:
+            return _LATE
+        return None if x.body_complete or form.reached_file else _UNJUDGED
 
     def _addressed(self, x: Exchange, body: bytes) -> Iterable[str | None]:
         if x.json is not UNREAD:
@@ -202,6 +227,25 @@ class TenantBodyStage:
             return ()
         patched = (found for _, found in walk(value, self._fields))
         return (as_id(found) for found in (*doubled, *patched) if found is not None)
+
+
+def _rest(form: FormScanner, read: int) -> Callable[[bytes], Problem | None]:
+    """Judges a form of which `read` bytes were scanned already; they come once more, to the handler."""
+
+    def judge(chunk: bytes) -> Problem | None:
+        nonlocal read
+        fresh, read = chunk[read:], max(0, read - len(chunk))
+        try:
+            form.feed(fresh)
+        except MultipartFault as fault:
+            return _malformed(fault.code)
+        return _LATE if form.late else None
+
+    return judge
+
+
+def _malformed(code: str | None) -> Problem:
+    return problem("malformed-request", why=f"multipart-{code}")
 
 
 def fields_of(config: TenantConfig, policy: EffectivePolicy) -> tuple[str, ...]:

@@ -81,6 +81,8 @@ class Exchange:
     # -- facts: the stage in brackets
     address: str = "local"
     """Client address (door, rules/addresses)."""
+    address_key: str = "local"
+    """What limits per address count under (door)."""
     address_trusted: bool = True
     """False: a private peer forwards for others and no proxy is configured; address limits only report (door)."""
     origin: bytes | None = None
@@ -92,7 +94,11 @@ class Exchange:
     body: bytes | None = None
     """(body)"""
     body_complete: bool = True
-    """False: over the limit in report mode, `body` is only what was read (body)."""
+    """False: `body` is only what was read: a form up to its first file, or report mode over the limit (body)."""
+    form: Any = None
+    """The `FormScanner` of a multipart form whose fields are judged, fed with what was read (body)."""
+    form_fault: str | None = None
+    """Why such a form cannot be judged, a fixed slug (body)."""
     bytes_in: int = 0
     """Bytes of the body that arrived (door)."""
     gone: bool = False

@@ -27,21 +27,26 @@ class Unavailable:
 
 
 class ReadBody:
-    """The whole body, at most `limit` bytes. Answered by `Body`, `TooLarge`, `Gone` or `TimedOut`."""
+    """The body, at most `limit` bytes. Answered by `Body`, `TooLarge`, `Gone` or `TimedOut`.
 
-    __slots__ = ("limit",)
+    `until` is given each chunk in its order, once; True: enough is known, the rest shall stay where it is.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("limit", "until")
+
+    def __init__(self, limit: int, until: Callable[[bytes], bool] | None = None) -> None:
         self.limit = limit
+        self.until = until
 
 
 class Body:
-    """All bytes of the body, exactly as they came."""
+    """The bytes of the body, exactly as they came: all of them, or what `until` wanted if it is not `complete`."""
 
-    __slots__ = ("data",)
+    __slots__ = ("complete", "data")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, complete: bool = True) -> None:
         self.data = data
+        self.complete = complete
 
 
 class TooLarge:

@@ -82,6 +82,11 @@ def needs_principal(stage: Stage) -> bool:
     return getattr(stage, "needs_principal", False) is True
 
 
+def asks(stage: Stage) -> bool:
+    """The stage may need a fact from outside as it was compiled; one that never does is not even asked."""
+    return isinstance(stage, Asks) and getattr(stage, "asks", True) is True
+
+
 def judges_body(stage: Stage) -> bool:
     """The stage has nothing to judge on a request without a body: it is left out there."""
     return getattr(stage, "judges_body", False) is True

@@ -56,13 +56,19 @@ class Authority:
         self._all = tuple(self._issuers.values())
         self._sole = self._all[0] if len(self._all) == 1 else None
         self._cache = cache
+        self._watched = tuple(issuer for issuer in self._all if not isinstance(issuer.keys, StaticKeys))
         self._never_bearer = tuple(prefix.encode() for prefix in never_bearer)
         self._generations: dict[str, int] = {}
         self._seen: dict[str, KeySnapshot | None] = {}
 
+    @property
+    def fetches(self) -> bool:
+        """Some keys come from outside: an unknown one may be there a moment later."""
+        return bool(self._watched)
+
     def recall(self, token: bytes, now: float) -> Principal | None:
         """The principal of a token that was verified moments ago and still holds."""
-        for issuer in self._all:
+        for issuer in self._watched:
             if issuer.keys.snapshot is not self._seen.get(issuer.name):
                 self._current(issuer)
         entry = self._cache.get(token, self._generations, now)
