@@ -301,6 +301,7 @@ def foreign_tenant(owner: str) -> Iterator[Ask]:
     yield Ask("... in a header", "GET", "/invoices", 404, {**_bearer(owner), "X-Tenant-Id": "south"})
     booking = {"tenant_id": "south", "client_id": 4, "starts_at": "2026-05-04T08:00:00Z"}
     yield _post("... in the body", "/sessions", 404, owner, booking)
+    yield Ask("a client of another practice, by number alone", "GET", "/clients/4", 404, _bearer(owner))
     yield Ask("a tenant that does not exist looks the same", "GET", "/tenants/atlantis/clients", 404, _bearer(owner))
 
 

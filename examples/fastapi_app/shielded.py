@@ -1,7 +1,12 @@
 """The portal behind the shield: `uvicorn shielded:app`. Nothing in `portal/` knows about this file."""
 
+from collections.abc import Callable
+
+from portal.db import Sessions
 from portal.main import app
+from portal.models import Client, Invoice
 from portal.schemas import ClientIn
+from sqlalchemy import select
 
 from portalshield import Policy, Shield
 
@@ -34,4 +39,21 @@ POLICIES = (
     Policy("* /internal/*", roles=["coach"]),
 )
 
-Shield(app, policies=POLICIES)
+
+def owner_of(table: type[Client] | type[Invoice]) -> Callable[[str], str | None]:
+    """From the number of a row to the tenant that owns it, or None."""
+    sessions: Sessions = app.state.sessions
+
+    def owner(number: str) -> str | None:
+        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+            return None
+        with sessions() as db:
+            return db.scalar(select(table.tenant_id).where(table.id == int(number)))
+
+    return owner
+
+
+# A bare number does not say whose it is: these are asked before a handler runs.
+OWNERS = {"client_id": owner_of(Client), "invoice_id": owner_of(Invoice)}
+
+Shield(app, policies=POLICIES, owners=OWNERS)

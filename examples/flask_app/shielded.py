@@ -1,9 +1,13 @@
 """The portal behind the shield: `waitress-serve shielded:app`. Nothing in `portal/` knows about this file."""
 
+from collections.abc import Callable
 from typing import Annotated
 
+from portal.db import Sessions
 from portal.main import create_app
+from portal.models import Client, Invoice
 from pydantic import BaseModel, Field
+from sqlalchemy import select
 
 from portalshield import Policy, Shield
 
@@ -46,4 +50,22 @@ POLICIES = (
 )
 
 app = create_app()
-Shield(app, policies=POLICIES)
+
+
+def owner_of(table: type[Client] | type[Invoice]) -> Callable[[str], str | None]:
+    """From the number of a row to the tenant that owns it, or None."""
+    sessions: Sessions = app.extensions["sessions"]
+
+    def owner(number: str) -> str | None:
+        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+            return None
+        with sessions() as db:
+            return db.scalar(select(table.tenant_id).where(table.id == int(number)))
+
+    return owner
+
+
+# A bare number does not say whose it is: these are asked before a view runs.
+OWNERS = {"client_id": owner_of(Client), "invoice_id": owner_of(Invoice)}
+
+Shield(app, policies=POLICIES, owners=OWNERS)

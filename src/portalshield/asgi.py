@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from contextlib import suppress
 from time import perf_counter_ns
 from typing import Any, NoReturn, assert_never
@@ -18,6 +18,7 @@ import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 from portalshield.context import CURRENT, MARK
+from portalshield.held import Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     INSIDE,
@@ -127,9 +128,13 @@ class AsgiDoor:
             if x.verdict is not None:
                 await response.refuse(x.verdict)
                 return
+            judging = _Judged(x, runtime, response.send) if x.plan.judges else None
+            answer = response.send if judging is None else judging.send
             entered = perf_counter_ns()
             try:
-                await self.app(x.native, receive if x.walk is not None else outgoing(x, receive), response.send)
+                await self.app(x.native, receive if x.walk is not None else outgoing(x, receive), answer)
+                if judging is not None:
+                    await judging.end()
             except Exception as error:
                 if not await response.rescue(error):
                     raise
@@ -138,7 +143,7 @@ class AsgiDoor:
         finally:
             ended = perf_counter_ns()
             CURRENT.reset(token)
-            overhead = (entered or ended) - began + response.overhead_ns
+            overhead = (entered or ended) - began + response.overhead_ns + x.judging_ns
             runtime.done(x, response.status, ended - began, overhead, response.bytes_out)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -370,24 +375,84 @@ async def _application(function: Callable[[Any], Any] | None, argument: Any) -> 
 async def read_body(
     receive: Receive, limit: int, timeout_s: float, until: Callable[[bytes], bool] | None = None
 ) -> BodyAnswer:
-    """Read a body of at most `limit` bytes within `timeout_s` seconds, all of it or as far as `until` wants."""
-    chunks: list[bytes] = []
-    size = 0
+    """Read a body of at most `limit` bytes within `timeout_s` seconds, all of it or as far as `until` wants.
+
+    Most bodies have arrived with the request: the time-out is set up only when there is something to wait for.
+    """
+    reading = _Reading(limit, until)
+    ready, begun = _begin(receive)
+    if ready is not None and (answer := reading.take(ready)) is not None:
+        return answer
     with anyio.move_on_after(timeout_s):
         while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return Gone()
-            chunk = message.get("body", b"")
-            ended = not message.get("more_body", False)
-            chunks.append(chunk)
-            size += len(chunk)
-            enough = ended if until is None else until(chunk) or ended
-            if size > limit:
-                return TooLarge(b"".join(chunks), complete=ended)
-            if enough:
-                return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), complete=ended)
-    return TimedOut(b"".join(chunks))
+            message = await (begun if begun is not None else receive())
+            begun = None
+            answer = reading.take(message)
+            if answer is not None:
+                return answer
+    return TimedOut(b"".join(reading.chunks))
+
+
+class _Reading:
+    """A body while it arrives."""
+
+    __slots__ = ("_limit", "_size", "_until", "chunks")
+
+    def __init__(self, limit: int, until: Callable[[bytes], bool] | None) -> None:
+        self._limit = limit
+        self._until = until
+        self._size = 0
+        self.chunks: list[bytes] = []
+
+    def take(self, message: Message) -> BodyAnswer | None:
+        """One message more; the answer when it was enough."""
+        if message["type"] == "http.disconnect":
+            return Gone()
+        chunk = message.get("body", b"")
+        ended = not message.get("more_body", False)
+        chunks = self.chunks
+        chunks.append(chunk)
+        self._size += len(chunk)
+        enough = ended if self._until is None else self._until(chunk) or ended
+        if self._size > self._limit:
+            return TooLarge(b"".join(chunks), complete=ended)
+        return Body(chunks[0] if len(chunks) == 1 else b"".join(chunks), complete=ended) if enough else None
+
+
+def _begin(receive: Receive) -> tuple[Message | None, Awaitable[Message] | None]:
+    """The next message if it is there already, else what to await for it."""
+    coming = receive()
+    if not isinstance(coming, Coroutine):
+        return None, coming
+    try:
+        return None, _Begun(coming, coming.send(None))
+    except StopIteration as stop:
+        message: Message = stop.value
+        return message, None
+
+
+class _Begun:
+    """A coroutine that was stepped once and now waits: awaiting it goes on from there, what it waits for first."""
+
+    __slots__ = ("_coroutine", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Message], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(sent)
+        except StopIteration as stop:
+            message: Message = stop.value
+            return message
 
 
 def outgoing(x: Exchange, receive: Receive) -> Receive:
@@ -522,6 +587,67 @@ async def _nothing() -> None:
     """What an application sends after its answer was replaced goes nowhere."""
 
 
+class _Judged:
+    """The way out of the application for an answer that has judges: what they want to read is held back, from its head
+    to its last byte, and then goes on as it came, or not at all. Stands at the inner door where there is one."""
+
+    __slots__ = ("_head", "_held", "_over", "_runtime", "_send", "_x")
+
+    def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
+        self._x = x
+        self._runtime = runtime
+        self._send = send
+        self._head: Message = {}
+        self._held: Held | None = None
+        self._over = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application sends."""
+        if self._held is not None:
+            return self._holding(self._held, message)
+        if self._over:
+            return _nothing()
+        x = self._x
+        if message["type"] == "http.response.start" and not x.judged and x.late is None:
+            self._head = message
+            self._held = self._runtime.hold(x, message["status"], message.get("headers") or ())
+            if self._held is not None:
+                return _nothing()
+            if self._x.late is not None:
+                return self._refused()
+        return self._send(message)
+
+    async def end(self) -> None:
+        """The application returned: what is held now never became what it declared."""
+        if self._held is not None:
+            await self._released(self._held, None)
+
+    async def _holding(self, held: Held, message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await self._released(held, message)
+        elif not held.take(message.get("body", b"")) or not message.get("more_body", False) or self._x.late is not None:
+            await self._released(held, None, more=message.get("more_body", False))
+
+    async def _released(self, held: Held, following: Message | None, *, more: bool = True) -> None:
+        self._held = None
+        x = self._x
+        if x.late is None:
+            self._runtime.settle(x, held)
+        if x.late is not None:
+            await self._refused()
+            return
+        await self._send(self._head)
+        await self._send({"type": "http.response.body", "body": held.body, "more_body": more})
+        if following is not None:
+            await self._send(following)
+
+    async def _refused(self) -> None:
+        """In place of the answer; the outer door writes the refusal."""
+        self._over = True
+        await self._send({"type": "http.response.start", "status": 500, "headers": []})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class _Handshake:
     """The way out of a WebSocket handshake: refused before it is accepted, relayed untouched afterwards."""
 
@@ -568,23 +694,39 @@ class _Handshake:
 
 
 class InnerDoor:
-    """The inner door: resumes a suspended walk where sessions are there, as the application's innermost middleware."""
+    """The inner door, the application's innermost middleware: resumes a suspended walk where sessions are there, and
+    has answers judged before other middleware compresses them."""
 
     def __init__(self, app: App, runtime: Callable[[], Runtime | None]) -> None:
         self.app = app
         self._runtime = runtime
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Finish the walk, or set its verdict for the outer door to write."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Finish the walk, or set its verdict for the outer door to write; then have the answer judged."""
         x = marked(scope)
         runtime = self._runtime()
-        if x is None or x.walk is None or runtime is None:
-            await self.app(scope, receive, send)
-            return
+        if x is None or runtime is None:
+            return self.app(scope, receive, send)
+        if x.walk is not None:
+            return self._resumed(x, runtime, scope, receive, send)
+        if x.plan.judges and not x.websocket:
+            return self._judged(x, runtime, scope, receive, send)
+        return self.app(scope, receive, send)
+
+    async def _judged(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+        judged = _Judged(x, runtime, send)
+        await self.app(scope, receive, judged.send)
+        await judged.end()
+
+    async def _resumed(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         suspended, x.walk = x.walk, None
         await judge(x, runtime, suspended, receive, inside=True)
         if x.verdict is None:
-            await self.app(scope, receive if x.websocket else outgoing(x, receive), send)
+            received = receive if x.websocket else outgoing(x, receive)
+            if x.plan.judges and not x.websocket:
+                await self._judged(x, runtime, scope, received, send)
+            else:
+                await self.app(scope, received, send)
             return
         x.late, x.verdict = x.verdict, None
         kind = "websocket.accept" if x.websocket else "http.response.start"

@@ -26,7 +26,7 @@ from portalshield.model.stage import (
     judges_body,
     needs_principal,
 )
-from portalshield.model.verdicts import Fields, Problem, Verdict, problem
+from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
 Walk = Generator[Need, Any, Verdict]
@@ -123,9 +123,9 @@ class Plan:
             self.ready[key] = tuple(head.fields[len(before) :])
         return head.fields
 
-    def judge_response(self, x: Exchange, body: bytes) -> Problem | None:
-        """The first refusal of a whole response; report mode notes it and goes on."""
-        for stage, enforced in self.judges:
+    def judge_response(self, x: Exchange, judges: Iterable[tuple[Any, float]], body: bytes) -> Problem | None:
+        """The first refusal of a whole response by those who wanted it; report mode notes it and goes on."""
+        for stage, enforced in judges:
             verdict = stage.judge(x, body)
             if isinstance(verdict, Problem):
                 if _share_enforces(enforced, x):
@@ -205,21 +205,28 @@ def walk(x: Exchange, steps: tuple[Step, ...], count: Count | None = None) -> Wa
         if needs_a_principal and x.principal is None:
             continue
         verdict = check(x) if check is not None else None
-        if verdict is None:
-            need = ask(x) if ask is not None else None
-            if need is None or settle is None:
-                continue
-            answer = count(need) if count is not None and isinstance(need, Hit) else (yield need)
-            verdict = settle(x, need, answer)
-            if verdict is None:
-                continue
-        if isinstance(verdict, Problem):
-            if not x.gone and not _enforces(traits, x):
-                x.note(traits.layer, verdict)
-                continue
-            x.layer = traits.layer
-        return verdict
+        if verdict is not None and not _noted(x, verdict, traits):
+            return verdict
+        # Also after a note: what this stage fetches (the body) others judge, and they may be enforced.
+        need = ask(x) if ask is not None else None
+        if need is None or settle is None:
+            continue
+        answer = count(need) if count is not None and isinstance(need, Hit) else (yield need)
+        verdict = settle(x, need, answer)
+        if verdict is not None and not _noted(x, verdict, traits):
+            return verdict
     return None
+
+
+def _noted(x: Exchange, verdict: Problem | Reply, traits: Traits) -> bool:
+    """Report mode: a problem is only remembered, and the walk goes on."""
+    if not isinstance(verdict, Problem):
+        return False
+    if x.gone or _enforces(traits, x):
+        x.layer = traits.layer
+        return False
+    x.note(traits.layer, verdict)
+    return True
 
 
 def _enforces(step: Traits, x: Exchange) -> bool:

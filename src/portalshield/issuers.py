@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from portalshield.layers.auth import AuthConfig, IssuerConfig, Verified
 from portalshield.layers.tenant import TenantConfig
 from portalshield.model.setting import ConfigurationProblem
-from portalshield.rules.authority import Authority, Issuer, KeyHolder, StaticKeys
+from portalshield.rules.authority import Authority, Issuer, KeyHolder, RevocationHolder, StaticKeys
 from portalshield.rules.claims import ClaimMap, Pointer, parse_pointer
 from portalshield.rules.keys import KeySnapshot, UnusableKeyError, load_keys, parse_key_set
 from portalshield.rules.presets import Preset
@@ -34,7 +34,9 @@ Fetched = RemoteKeys[KeySnapshot]
 Found = tuple[Authority | None, dict[str, Fetched], list[ConfigurationProblem]]
 
 
-def authority_of(config: AuthConfig, tenant: TenantConfig, *, development: bool) -> Found:
+def authority_of(
+    config: AuthConfig, tenant: TenantConfig, *, development: bool, revocations: RevocationHolder | None = None
+) -> Found:
     """The authority, the key sets that are fetched for it by issuer, and what is wrong with the key material.
 
     Expects settings without problems of their own.
@@ -48,7 +50,7 @@ def authority_of(config: AuthConfig, tenant: TenantConfig, *, development: bool)
     if not issuers:
         return None, {}, problems
     never_bearer = {prefix for verified in config.verified() for prefix in verified.row.never_bearer}
-    authority = Authority(issuers, TokenCache(config.cache), never_bearer=sorted(never_bearer))
+    authority = Authority(issuers, TokenCache(config.cache), never_bearer=sorted(never_bearer), revocations=revocations)
     fetched = {issuer.name: issuer.keys for issuer in issuers if isinstance(issuer.keys, RemoteKeys)}
     return authority, fetched, problems
 

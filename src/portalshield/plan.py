@@ -154,13 +154,16 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
     json_stage = json.JsonStage(config.body.max_depth, config.body.max_keys, config.body.max_items)
     scoped = b.authenticates and _share(config, policy, "tenant") is not None
     tenants = tenant.stages(config.tenant, policy, looks_up=b.looks_up) if scoped else (None, None)
+    early_owners, late_owners, guard = _object_stages(b, policy, scoped)
     limits = rate.stages(config.rate, policy, route)
     positions = _Positions(
         safe,
         rate.RateFieldsStage(legacy=config.rate.legacy_headers) if any(limits) else None,
         *limits,
         *tenants,
-        *_object_stages(b, policy, scoped),
+        early_owners,
+        late_owners,
+        guard,
         json_stage if _share(config, policy, "json") is not None else None,
         schema.SchemaStage(policy.body) if policy.body is not None else None,
     )

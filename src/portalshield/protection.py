@@ -6,6 +6,7 @@ It knows no framework: the top floor hands in how routes are listed.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -29,10 +30,13 @@ from portalshield.plan import (
 from portalshield.policy_file import read_policies
 from portalshield.routes import PatternTable, Route, Table
 from portalshield.rules.addresses import parse_networks
+from portalshield.rules.modes import effective
+from portalshield.rules.revocation import Kind, revoked
 from portalshield.runtime import Runtime
 from portalshield.settings import Settings, read
 from portalshield.stores import open_store
 from portalshield.stores.memo import TimedMemo
+from portalshield.stores.revocations import open_revocations
 from portalshield.telemetry.lines import RequestLines
 from portalshield.telemetry.setup import open_telemetry
 
@@ -63,8 +67,9 @@ class Protection:
         self.settings = found
         from_file, file_problems = read_policies(found.policy_file)
         self.rows, pattern_problems = policy_rows(found, (*from_file, *policies))
+        self.revocations = open_revocations(found.storage.uri, found.revocation.on_outage)
         self.authority, self.keys, key_problems = (
-            authority_of(found.auth, found.tenant, development=found.development)
+            authority_of(found.auth, found.tenant, development=found.development, revocations=self.revocations)
             if not any(problem.id.startswith(("PS-AUTH", "PS-TENANT")) for problem in problems)
             else (None, {}, [])
         )
@@ -91,16 +96,41 @@ class Protection:
                 "Write the provider, jwt, or none if the application authenticates by itself, or pass authenticate=.",
             )
 
+    @property
+    def _verifies(self) -> bool:
+        """Tokens are verified here, not by the application."""
+        return self.authority is not None and self.authenticate is None
+
+    def revoke(self, named: Mapping[Kind, str | None], before: float | None) -> None:
+        """Refuse tokens from now on; see `Shield.revoke`."""
+        authority = self.authority
+        if authority is None or not self._verifies:
+            raise RuntimeError("no tokens are verified here: there is nothing to revoke")
+        issuer = named.get("issuer")
+        if issuer is not None and not authority.knows(issuer):
+            raise ValueError("issuer is none of those that are configured")
+        self.revocations.add(revoked(named, before=before, now=time.time(), longest_life_s=authority.longest_life_s))
+
     def build(self) -> Build:
         """What all plans are compiled from."""
-        authority = None if self.authenticate is not None else self.authority
         return build(
             self.settings,
-            authority,
+            self.authority if self._verifies else None,
             identifies=self.authenticate is not None,
             looks_up=self.tenant_of is not None,
             owned=self.owners,
         )
+
+    @property
+    def guards_responses(self) -> bool:
+        """Answers are read for other tenants' rows, unless a route says otherwise."""
+        mode = self.settings.mode
+        authenticates = self.authenticate is not None or self.authority is not None
+        return authenticates and effective("response_guard", None, mode.of("response_guard"), mode.default) is not None
+
+    def coverage(self) -> dict[str, tuple[int, int]]:
+        """How many JSON answers of each route carried a tenant field, and how many did not."""
+        return self._runtime.coverage.read() if self._runtime is not None else {}
 
     def open(
         self,
@@ -126,6 +156,7 @@ class Protection:
             store=store,
             lines=telemetry.lines,
             keys=dict(self.keys),
+            revocations=self.revocations if self._verifies else None,
             tenants=TimedMemo(10_000, settings.tenant.cache),
             trusted=parse_networks(settings.trusted_proxies) if settings.trusted_proxies else None,
             authenticate=self.authenticate,
@@ -140,6 +171,7 @@ class Protection:
         """Forget what was counted and remembered (a test run)."""
         if self.authority is not None:
             self.authority.forget()
+        self.revocations.clear()
         if self._runtime is not None:
             self._runtime.tenants.clear()
             self._runtime.store.clear()

@@ -10,12 +10,15 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Any
 
 from portalshield.context import MARK
 from portalshield.flow import Plan, Walk, doubled, insane, oversized, walk
+from portalshield.held import Coverage, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Answer, Hit, Need, TenantOf, Tenants
 from portalshield.model.principal import Principal
@@ -28,6 +31,7 @@ from portalshield.rules.traceparent import trace_id
 from portalshield.settings import Settings
 from portalshield.stores import Store
 from portalshield.stores.memo import TimedMemo
+from portalshield.stores.revocations import RevocationStore
 from portalshield.telemetry.lines import RequestLines, RequestRecord
 from portalshield.wire import Rendered, render
 
@@ -85,11 +89,14 @@ class Runtime:
     authenticate: Callable[[Any], Any] | None
     tenant_of: Callable[[Principal], Any] | None
     on_crash: Callable[[Exchange, BaseException], None]
+    revocations: RevocationStore | None = None
+    """Followed in each process; None where the application authenticates by itself."""
     has_inner: bool = False
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
     good_hosts: set[bytes] = field(default_factory=set)
+    coverage: Coverage = field(default_factory=Coverage)
     known: dict[tuple[str, str, bytes | None], Any] = field(default_factory=dict)
     """What serves a path, by method and spelling, as the table found it lately."""
     hosts: HostPolicy = field(default_factory=lambda: HostPolicy(("*",)))
@@ -181,6 +188,38 @@ class Runtime:
         self.known.clear()
         return True
 
+    def hold(self, x: Exchange, status: int, fields: Iterable[tuple[bytes, bytes]]) -> Held | None:
+        """An answer that somebody wants to judge as a whole is held back. `x.late` is set where that went wrong."""
+        x.judged = True
+        declared, wanting = 0, []
+        try:
+            for judge in x.plan.judges:
+                length = judge[0].wants(x, status, fields)
+                if length:
+                    declared = length
+                    wanting.append(judge)
+        except Exception as error:
+            x.late = self.stage_failed(x, error)
+            return None
+        if wanting:
+            return Held(wanting, status, declared)
+        if x.covered is False and status < 400:
+            self.coverage.count(x.template, covered=False)
+        return None
+
+    def settle(self, x: Exchange, held: Held) -> None:
+        """Judge what was held back, if it came as it was declared; `x.late` is set where it is refused."""
+        began = perf_counter_ns()
+        x.covered = False
+        if held.complete:
+            try:
+                x.late = x.plan.judge_response(x, held.judges, held.body)
+            except Exception as error:
+                x.late = self.stage_failed(x, error)
+        if held.status < 400:
+            self.coverage.count(x.template, covered=x.covered)
+        x.judging_ns = perf_counter_ns() - began
+
     def stage_failed(self, x: Exchange, error: Exception) -> Problem:
         """A bug refuses the request: never fail open."""
         x.layer = "shield"
@@ -259,9 +298,11 @@ class Opening:
 
     def __init__(self, open_runtime: Callable[[], Runtime]) -> None:
         self._open = open_runtime
+        self._compiled: Runtime | None = None
         self._lock = threading.Lock()
         self.runtime: Runtime | None = None
         self.error: Exception | None = None
+        _OPENINGS.add(self)
 
     def attempt(self) -> Runtime | None:
         """The runtime; None where it cannot be compiled. Threads that come together compile it once."""
@@ -274,11 +315,30 @@ class Opening:
                     _log.critical("portalshield refuses every request (503): %s", _why(error))
             return self.runtime
 
+    def forked(self) -> None:
+        """In a child: what was compiled stays, but threads do not survive a fork. The next request starts its own."""
+        self._lock = threading.Lock()
+        self._compiled, self.runtime = self.runtime or self._compiled, None
+
     def _start(self) -> Runtime:
-        runtime = self._open()
+        runtime = self._compiled or self._open()
         for keys in runtime.keys.values():
             keys.start()
+        if runtime.revocations is not None:
+            runtime.revocations.start()
         return runtime
+
+
+_OPENINGS: weakref.WeakSet[Opening] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for opening in list(_OPENINGS):
+        opening.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _why(error: Exception) -> str:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from portalshield.layers.auth import AuthConfig
+from portalshield.layers.auth import AuthConfig, RevocationConfig
 from portalshield.layers.body import BodyConfig
 from portalshield.layers.cors import CorsConfig
 from portalshield.layers.csrf import CsrfConfig
@@ -88,7 +88,11 @@ class StorageConfig(BaseModel):
     model_config = _FROZEN
 
     uri: Annotated[
-        str, Setting("where limits are counted: memory:// or redis://, or another URI that limits knows", own=True)
+        str,
+        Setting(
+            "where limits and revocations live: memory:// or redis://; other URIs that limits knows serve limits only",
+            own=True,
+        ),
     ] = "memory://"
     max_keys: Annotated[int, Setting("entries of the memory store", unit="entries")] = 100_000
 
@@ -108,6 +112,7 @@ class Settings(BaseModel):
     ] = ()
     policy_file: Annotated[str | None, Setting("TOML file of policies")] = None
     auth: AuthConfig = AuthConfig()
+    revocation: RevocationConfig = RevocationConfig()
     tenant: TenantConfig = TenantConfig()
     csrf: CsrfConfig = CsrfConfig()
     cors: CorsConfig = CorsConfig()

@@ -79,6 +79,29 @@ class Shield:
         """The settings in force."""
         return self.protection.settings
 
+    def revoke(
+        self,
+        *,
+        jti: str | None = None,
+        sid: str | None = None,
+        subject: str | None = None,
+        tenant: str | None = None,
+        issuer: str | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Refuse tokens that are still valid: those with this id, of this session, subject, tenant or issuer.
+
+        Each handle that is named counts by itself. `before` (Unix seconds, default now): what was issued earlier is
+        refused, so that later logins work; a token or session is ended for good unless `before` is given. Tokens carry
+        whole seconds: one issued within this very second counts as earlier, and so does one that does not say when.
+
+        Counts here at once, and with Redis in all processes within five seconds. Blocks for one round trip, so call it
+        from a thread where an event loop must not wait. Returns only when it is certain; else it raises
+        `ConnectionError` (Redis did not confirm), `ValueError` or `TypeError` (nothing would be revoked),
+        `RuntimeError` (no tokens are verified here), `OverflowError` (too many).
+        """
+        self.protection.revoke({"jti": jti, "sid": sid, "subject": subject, "tenant": tenant, "issuer": issuer}, before)
+
     def routes(self) -> list[RouteReport]:
         """Every route with its protections, in the application's order of precedence."""
         return reports(self._rows())
@@ -86,6 +109,11 @@ class Shield:
     def check(self) -> list[Finding]:
         """What a deployment should know: dangerous settings, routes without a decision, wiring."""
         return findings(self.protection, self._rows(), self._app)
+
+    def coverage(self) -> dict[str, tuple[int, int]]:
+        """What the response guard could judge since the start, in this process, by route template: how many JSON
+        answers to tenants carried a tenant field, and how many did not (or were streamed, compressed, too large)."""
+        return self.protection.coverage()
 
     def _protect(self, config: Mapping[str, Any]) -> Protection:
         self._protection = Protection(
@@ -97,6 +125,7 @@ class Shield:
         """Which layer decides what about this request, and why; nothing is sent or counted."""
         native = {"type": "http", "path": path.partition("?")[0], "PATH_INFO": path.partition("?")[0], "root_path": ""}
         allowed = self.settings.hosts.allowed
+        self.protection.revocations.look()
         named = {"host": allowed[0].replace("*", "www") if allowed else "localhost", **headers}
         return explain(self._table(), method, path, named, native)
 

@@ -52,6 +52,7 @@ def install(app: Starlette, shield: Protected) -> None:
     protection = shield.protection
     build_stack = app.build_middleware_stack
     inside = protection.authenticate is not None or protection.tenant_of is not None
+    guarded = protection.guards_responses
     opened: list[Runtime] = []
 
     def open_runtime() -> Runtime:
@@ -59,7 +60,9 @@ def install(app: Starlette, shield: Protected) -> None:
         return opened[0]
 
     def shielded_stack() -> Any:
-        with _prepared(app, inside, lambda: opened[0] if opened else None):
+        # Middleware may compress: answers are judged inside of it.
+        enters = inside or (guarded and bool(app.user_middleware))
+        with _prepared(app, enters, lambda: opened[0] if opened else None):
             return AsgiDoor(build_stack(), open_runtime)
 
     app.build_middleware_stack = shielded_stack  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, assert_never
 
 from portalshield.context import CURRENT, MARK
+from portalshield.held import Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     INSIDE,
@@ -118,18 +119,23 @@ class WsgiDoor:
         if x.walk is None:
             admit_body(x)
         response.entered = perf_counter_ns()
+        judging = _Judged(x, runtime, response.start) if x.plan.judges else None
         try:
-            response.blocks = self.app(environ, response.start)
+            response.blocks = self.app(environ, response.start if judging is None else judging.start)
+            file_wrapper = environ.get("wsgi.file_wrapper")
+            if x.late is None and isinstance(file_wrapper, type) and isinstance(response.blocks, file_wrapper):
+                # The server recognises its own wrapper by type and sends the file itself.
+                if judging is not None:
+                    judging.release()
+                response.finish()
+                return response.blocks
+            if judging is not None:
+                response.blocks = judging.over(response.blocks)
         except Exception as error:
             return response.rescued(error)
         except BaseException:
             response.finish()
             raise
-        file_wrapper = environ.get("wsgi.file_wrapper")
-        if x.late is None and isinstance(file_wrapper, type) and isinstance(response.blocks, file_wrapper):
-            # The server recognises its own wrapper by type and sends the file itself.
-            response.finish()
-            return response.blocks
         return response
 
 
@@ -474,7 +480,7 @@ class _Response:
             CURRENT.reset(self.token)
         except ValueError:
             CURRENT.set(None)
-        overhead = self.entered - self._began + self._overhead_ns
+        overhead = self.entered - self._began + self._overhead_ns + self._x.judging_ns
         self._runtime.done(self._x, self._status, ended - self._began, overhead, self._bytes_out)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -553,6 +559,93 @@ class _Response:
         if exc_info:
             return self._start_response(status, headers, exc_info)
         return self._start_response(status, headers)
+
+
+class _Judged:
+    """Between the application and the way out, for an answer that has judges: what they want to read is held back, from
+    its head to its last block, and then goes on as it came, or is refused."""
+
+    def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse) -> None:
+        self._x = x
+        self._runtime = runtime
+        self._start_response = start_response
+        self._blocks: Iterable[bytes] = ()
+        self._iterator: Iterator[bytes] | None = None
+        self._held: Held | None = None
+        self._head: tuple[Any, ...] = ()
+        self._write: Callable[[bytes], object] | None = None
+        self._ready: bytes | None = None
+        self.close: Callable[[], object] = _nothing
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        """What the application calls as `start_response`; a second time if it failed before its answer left."""
+        x = self._x
+        self._held, self._head = None, (status, headers, exc_info)
+        if x.late is None and self._write is None:
+            fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            self._held = self._runtime.hold(x, int(status[:3]), fields)
+            if self._held is not None:
+                return self.write
+        self._write = self._start_response(*self._head)
+        return self._write
+
+    def write(self, data: bytes) -> None:
+        """What `start_response` returned to the application."""
+        if self._held is not None:
+            if self._held.take(data):
+                return
+            data = self.release()
+        if self._write is not None:
+            self._write(data)
+
+    def over(self, blocks: Iterable[bytes]) -> Iterable[bytes]:
+        """The application's blocks, once they were judged; themselves, where nothing is held that has begun."""
+        if self._held is None and self._write is not None:
+            return blocks
+        self._blocks = blocks
+        self.close = getattr(blocks, "close", _nothing)
+        if self._held is not None:
+            # granian takes a head only while the application is being called, so what is held is judged at once.
+            self._iterator = iter(blocks)
+            self._ready = self._judged(self._iterator, next(self._iterator, None))
+        return self
+
+    def release(self) -> bytes:
+        """Judge what is held; the head goes out, and what came of the body is handed over."""
+        held, self._held = self._held, None
+        if held is None:
+            return b""
+        if self._x.late is None:
+            self._runtime.settle(self._x, held)
+        # A refusal is in `x.late` now: the way out answers with it instead.
+        self._write = self._start_response(*self._head)
+        return held.body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            return ready
+        if self._iterator is None:
+            self._iterator = iter(self._blocks)
+        block = next(self._iterator, None)
+        if self._held is not None:
+            # The application may call `start` only when its first block is asked for.
+            return self._judged(self._iterator, block)
+        if block is None:
+            raise StopIteration
+        return block
+
+    def _judged(self, blocks: Iterator[bytes], block: bytes | None) -> bytes:
+        while block is not None and self._held is not None and self._held.take(block):
+            block = next(blocks, None)
+        return self.release()
+
+
+def _nothing() -> None:
+    """Closes an iterable that has nothing to close."""
 
 
 class ShieldMiddleware:

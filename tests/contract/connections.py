@@ -185,11 +185,13 @@ class WsgiServer:
 
     def __init__(self) -> None:
         self.starts: list[tuple[str, list[tuple[str, str]], Any]] = []
+        self.tries = 0
         self.written: list[bytes] = []
         self.blocks: list[bytes] = []
 
     def start_response(self, status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., Any]:
         """Takes the head; raises `exc_info` once the head is out (PEP 3333)."""
+        self.tries += 1
         if exc_info is not None and (any(self.blocks) or any(self.written)):
             raise exc_info[1].with_traceback(exc_info[2])
         assert exc_info is not None or not self.starts, "a second start without exc_info"

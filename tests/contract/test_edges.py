@@ -132,7 +132,8 @@ class TestBodies:
             ("content-type", "multipart/form-data; boundary=b"),
             ("transfer-encoding", "chunked"),
         ]
-        answer = portal.request("POST", "/upload", headers, [b"--b" + b"1" * 600, b"1" * 600])
+        file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+        answer = portal.request("POST", "/upload", headers, [file + b"1" * 600, b"1" * 600])
         assert (answer.status, portal.calls) == (413, [])
 
     @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "1, 1", " 5", "٣"])

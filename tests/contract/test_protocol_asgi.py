@@ -37,6 +37,7 @@ from starlette.websockets import WebSocket
 from conftest import ORIGIN
 from portalshield import ConfigurationError, Policy, Settings, Shield, current_tenant, public
 from portalshield.context import CURRENT
+from portalshield.runtime import UNCONFIRMED
 from portalshield.testing import environment, mint_token
 
 BODIES = [pytest.param(READ, id="read"), pytest.param(STREAMED, id="streamed")]
@@ -327,7 +328,7 @@ class TestScope:
 
     def test_two_shields_are_one(self) -> None:
         """The inner one steps aside: one request id, one count, the body read once."""
-        inner = asgi_shielded(plain, {**READ, "RATE__PER_IP": "2/minute"})
+        inner = asgi_shielded(plain, {**READ, "RATE__PER_IP": "1/minute", "BODY__MAX_SIZE": "1"})
         outer = asgi_shielded(inner, {**READ, "RATE__PER_IP": "2/minute"})
         answers = [run(outer, post_scope(), *chunks(b"abc")) for _ in range(3)]
         assert [answer.start["status"] for answer in answers] == [200, 200, 429]
@@ -852,6 +853,66 @@ class TestResponses:
         connection: Connection
         asyncio.run(main())
         assert connection.sent == []
+
+
+def test_a_bug_in_the_route_table_refuses() -> None:
+    """What breaks before there is a policy is no open door: one safe 500, the application is not called."""
+    called: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        called.append("app")
+
+    wrapped = asgi_shielded(app)
+    runtime = wrapped._door._opening.attempt()
+    assert runtime is not None
+    runtime.table = None  # type: ignore[assignment]
+    answer = run(wrapped, http_scope(), *chunks(b""))
+    assert (answer.start["status"], answer.slug, called) == (500, "internal-error", [])
+
+
+class TestLateRefusals:
+    """A verdict after the application was called replaces whatever comes out, in every way it can come out."""
+
+    @pytest.mark.parametrize("shape", ["answers", "streams", "raises", "returns", "answers and raises"])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_nothing_of_the_application_gets_out(self, shape: str, method: str) -> None:
+        """Neither its head nor its blocks; that it stumbles over the refusal is no crash."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            CURRENT.get().late = UNCONFIRMED  # type: ignore[union-attr]
+            if shape == "returns":
+                return
+            if shape != "raises":
+                await send({**START, "headers": [(b"x-app", b"1")]})
+                await send({"type": "http.response.body", "body": b"leak", "more_body": shape == "streams"})
+            if shape == "streams":
+                await send({"type": "http.response.body", "body": b"leak"})
+            if shape.endswith("raises"):
+                raise LookupError("leak")
+
+        answer = run(asgi_shielded(app), http_scope(method), *chunks(b""))
+        assert (answer.start["status"], answer.fields(b"x-app")) == (500, [])
+        assert answer.kinds == ["http.response.start", "http.response.body"]
+        assert answer.body == b"" if method == "HEAD" else answer.slug == "internal-error"
+
+    @pytest.mark.parametrize("shape", ["accepts", "raises", "returns", "closes", "denies"])
+    def test_a_handshake_is_refused_instead(self, shape: str) -> None:
+        """Before it is accepted, whatever the application wants."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            CURRENT.get().late = UNCONFIRMED  # type: ignore[union-attr]
+            if shape == "raises":
+                raise LookupError("leak")
+            if shape == "denies":
+                await send({"type": "websocket.http.response.start", "status": 200, "headers": []})
+                await send({"type": "websocket.http.response.body", "body": b"leak"})
+            if shape in ("accepts", "closes"):
+                await send({"type": "websocket.accept" if shape == "accepts" else "websocket.close"})
+
+        answer = run(asgi_shielded(app), websocket_scope("/", extensions={"websocket.http.response": {}}), CONNECT)
+        assert (answer.start["status"], answer.slug) == (500, "internal-error")
+        assert answer.kinds == ["websocket.http.response.start", "websocket.http.response.body"]
 
 
 class TestContext:

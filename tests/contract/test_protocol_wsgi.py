@@ -14,6 +14,7 @@ from wsgiref.validate import validator
 import pytest
 from connections import READ, STREAMED, WsgiServer, environ_of, request_lines, shield_of, wsgi_shielded
 from flask import Flask
+from portals import flask_portal
 
 import portalshield.wsgi
 from portalshield import Policy, Settings, Shield, current_tenant, public
@@ -242,6 +243,20 @@ class TestStart:
         answer = WsgiServer().serve(validator(wsgi_shielded(validator(app))), environ_of())
         assert (answer.status, answer.body, len(answer.fields("x-request-id"))) == (201, b"late", 1)
 
+    @pytest.mark.parametrize("path", ["/me", "/page", "/stream", "/public", "/boom", "/nowhere"])
+    def test_the_head_is_out_when_the_application_has_returned(self, path: str) -> None:
+        """An application that starts before it returns still does: granian sends no head that comes later."""
+        app, _ = flask_portal()
+        settings = Settings.from_env(environment())
+        Shield(app, settings=settings)
+        server = WsgiServer()
+        token = mint_token(settings, tenant="north")
+        result = app(environ_of(path=path, HTTP_AUTHORIZATION=f"Bearer {token}"), server.start_response)
+        assert len(server.starts) == 1
+        assert b"".join(result)
+        if hasattr(result, "close"):
+            result.close()
+
     def test_an_error_page_of_the_applications_own(self) -> None:
         """`exc_info` before the first byte replaces the head; ours stands on the second one too."""
 
@@ -282,7 +297,7 @@ class TestStart:
         server = WsgiServer()
         with pytest.raises(RuntimeError, match="boom"):
             server.serve(wsgi_shielded(app), environ_of())
-        assert (len(server.starts), server.body) == (1, b"half")
+        assert (server.tries, server.body) == (1, b"half")
         assert CURRENT.get() is None
 
     def test_repeated_fields_keep_their_order(self) -> None:
@@ -656,7 +671,7 @@ class TestEnviron:
 
     def test_two_shields_are_one(self) -> None:
         """The inner one steps aside: one request id, one count, the body read once."""
-        inner = wsgi_shielded(plain, {**READ, "RATE__PER_IP": "2/minute"})
+        inner = wsgi_shielded(plain, {**READ, "RATE__PER_IP": "1/minute", "BODY__MAX_SIZE": "1"})
         outer = wsgi_shielded(inner, {**READ, "RATE__PER_IP": "2/minute"})
         answers = [WsgiServer().serve(outer, environ_of("POST", "/", b"abc")) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
@@ -710,7 +725,7 @@ class TestCrash:
         server = WsgiServer()
         with pytest.raises(RuntimeError):
             server.serve(wsgi_shielded(answering(Blocks(b"half", RuntimeError("boom")))), environ_of())
-        assert (len(server.starts), server.body) == (1, b"half")
+        assert (server.tries, server.body) == (1, b"half")
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
     @pytest.mark.parametrize("on", ["call", "block"])
@@ -753,6 +768,22 @@ class TestCrash:
             assert answer.body == b"our page"
         else:
             assert answer.slug == "internal-error"
+
+
+def test_a_bug_in_the_route_table_refuses() -> None:
+    """What breaks before there is a policy is no open door: one safe 500, the application is not called."""
+    called: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        called.append("app")
+        return plain(environ, start_response)
+
+    wrapped = wsgi_shielded(app)
+    runtime = wrapped._door._opening.attempt()
+    assert runtime is not None
+    runtime.table = None  # type: ignore[assignment]
+    answer = WsgiServer().serve(wrapped, environ_of())
+    assert (answer.status, answer.slug, called) == (500, "internal-error", [])
 
 
 class TestLateRefusals:

@@ -112,7 +112,9 @@ def test_an_arriving_body_over_the_limit_is_413(server: Server, target: str) -> 
     kind = JSON if target == "/search" else "Content-Type: multipart/form-data; boundary=x"
     with server.connect() as client:
         client.write(request("POST", target, bearer(), kind, "Transfer-Encoding: chunked"))
-        piece = b"10000\r\n" + b"-" * 65_536 + b"\r\n"
+        opening = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+        client.write(b"%x\r\n%s\r\n" % (len(opening), opening) if target == "/upload" else b"")
+        piece = b"10000\r\n" + b" " * 65_536 + b"\r\n"
         sent = 0
         while sent < 20 and client.write(piece):
             sent += 1

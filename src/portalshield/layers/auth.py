@@ -22,7 +22,7 @@ from portalshield.model.policy import EffectivePolicy
 from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
-from portalshield.rules.authority import Authority
+from portalshield.rules.authority import Authority, RevocationsUnknownError
 from portalshield.rules.claims import authenticated_at, parse_pointer
 from portalshield.rules.presets import PRESETS, Preset, names_anybody
 from portalshield.rules.tokens import TokenError, read_header, split_token
@@ -288,6 +288,17 @@ def _is_origin(text: str) -> bool:
     return bool(scheme and separator and rest) and text.isprintable() and not set(rest) & set("/?# @")
 
 
+class RevocationConfig(BaseModel):
+    """`PORTALSHIELD_REVOCATION__...`. Where revocations live follows from `PORTALSHIELD_STORAGE`."""
+
+    model_config = _FROZEN
+
+    on_outage: Annotated[
+        Literal["local", "closed"],
+        Setting("when Redis is down: the last known revocations count for 60s, then tokens get 503; or 503 within 5s"),
+    ] = "local"
+
+
 # -- stages -----------------------------------------------------------------------------------------------------------
 
 _BEARER = b"bearer"
@@ -301,6 +312,7 @@ _MISSING = problem("unauthenticated", why="no-credential", fields=((b"www-authen
 _UNSERVED = problem("not-found", why="unserved-without-principal")
 _CHALLENGE: Fields = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
 _NO_KEYS_FIELDS: Fields = ((b"retry-after", b"5"),)
+_UNKNOWN = problem("unavailable", why="revocations-unknown", fields=_NO_KEYS_FIELDS)
 
 
 _BEARERS = frozenset((b"Bearer ", b"bearer "))
@@ -369,6 +381,8 @@ class BearerStage:
             if fault.code != "unknown-key" or last or self._optional:
                 return self._invalid(fault)
             x.credential = token
+        except RevocationsUnknownError:
+            return None if self._optional else _UNKNOWN
         return None
 
     def _credential(self, x: Exchange) -> tuple[bytes | None, str]:

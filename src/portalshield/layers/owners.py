@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from portalshield.model.exchange import UNREAD, Exchange
+from portalshield.model.exchange import Exchange
 from portalshield.model.needs import AskOwner, Owners, Unavailable
 from portalshield.model.verdicts import Verdict, problem
 from portalshield.rules.addressed import TooManyPairsError, as_id, in_query, names_occur, same_id
-from portalshield.rules.strict_json import mentions, walk
+from portalshield.rules.body_ids import in_body
 
 Owner = Callable[[str], Any]
 """From the id as text to the tenant that owns it, or None; sync or async."""
@@ -83,10 +83,7 @@ class OwnerStage:
             return
         if not body:
             return
-        if x.json is UNREAD:
-            yield from in_query(body, self._names)
-        elif mentions(body, self._names):
-            for name, value in walk(x.json, self._names):
-                for item in value if isinstance(value, list) else (value,):
-                    if item is not None:
-                        yield name, as_id(item) or ""
+        for name, value in in_body(body, x.json, x.headers.get(b"content-type"), self._names):
+            for item in value if isinstance(value, list) else (value,):
+                if item is not None:
+                    yield name, as_id(item) or ""

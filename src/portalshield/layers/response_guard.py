@@ -2,19 +2,24 @@
 
 Reads JSON responses of known length up to a cap, before compression, and refuses (500) one that carries a tenant field
 with another tenant's id. It catches what no look at the request can: a handler that forgot its WHERE clause, an opaque
-object id. Does not cover: rows without a tenant field, streams, compressed bodies, routes that span tenants. Costs
-about 1 us per kB and field name on bodies that name one.
+object id. Does not cover: rows without a tenant field, streams, compressed or partial bodies, routes that span tenants.
+Costs about 1 us per kB and field name on bodies that name one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from portalshield.model.exchange import Exchange
-from portalshield.model.head import Head
 from portalshield.model.verdicts import Verdict, problem
 from portalshield.rules.tenant_scan import Scan, TenantScan
 
 CAP_BYTES = 2_097_152
 _FOREIGN = problem("internal-error", why="foreign-tenant-in-response")
+_BODYLESS = frozenset((204, 205, 304))
+_PARTIAL = 206
+_JSON = (b"/json", b"+json", b"/x-ndjson", b"/ndjson", b"/jsonl")
+_LONGEST = len(str(CAP_BYTES))
 
 
 class ResponseGuardStage:
@@ -25,16 +30,31 @@ class ResponseGuardStage:
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._scan = TenantScan(fields).scan
 
-    def wants(self, x: Exchange, head: Head) -> bool:
-        """A JSON answer to a principal of a tenant, of a declared and bounded length, not compressed."""
+    def wants(self, x: Exchange, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+        """The length of a JSON answer to a principal of a tenant, if it is declared, bounded and not compressed.
+
+        Any other JSON answer to one leaves `x.covered` False: it goes out unread.
+        """
         principal = x.principal
-        if principal is None or principal.tenant is None or b"content-encoding" in head.names:
-            return False
-        media = (head.get(b"content-type") or b"").partition(b";")[0].strip().lower()
-        if not (media.endswith((b"/json", b"+json", b"/x-ndjson")) and media != b"application/problem+json"):
-            return False
-        length = head.get(b"content-length")
-        return length is not None and length.isdigit() and 0 < int(length) <= CAP_BYTES
+        if principal is None or principal.tenant is None or x.method == "HEAD" or status in _BODYLESS:
+            return 0
+        is_json = coded = False
+        length = b""
+        for name, value in fields:
+            size = len(name)
+            if size == 12 and name.lower() == b"content-type":
+                is_json = is_json or _is_json(value)
+            elif size == 14 and name.lower() == b"content-length":
+                length = value
+            elif size == 16 and name.lower() == b"content-encoding":
+                coded = value.lower() != b"identity"
+        if not is_json or length == b"0":
+            return 0
+        x.covered = False
+        if coded or status == _PARTIAL or not length.isdigit() or len(length) > _LONGEST:
+            return 0
+        declared = int(length)
+        return declared if declared <= CAP_BYTES else 0
 
     def judge(self, x: Exchange, body: bytes) -> Verdict:
         """Refuse a body that shows another tenant."""
@@ -44,3 +64,8 @@ class ResponseGuardStage:
         found = self._scan(body, principal.tenant)
         x.covered = found is not Scan.UNCOVERED
         return _FOREIGN if found is Scan.FOREIGN else None
+
+
+def _is_json(content_type: bytes) -> bool:
+    media = content_type.partition(b";")[0].strip().lower()
+    return media.endswith(_JSON) and media != b"application/problem+json"

@@ -8,14 +8,13 @@ Costs a set operation per place, and a walk of the JSON body only where a name o
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
-from portalshield.model.exchange import UNREAD, Exchange
+from portalshield.model.exchange import Exchange
 from portalshield.model.needs import TenantOf, Tenants, Unavailable
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.setting import ConfigurationProblem, Setting
@@ -28,10 +27,9 @@ from portalshield.rules.addressed import (
     names_occur,
     same_id,
 )
+from portalshield.rules.body_ids import in_body
 from portalshield.rules.claims import parse_pointer
-from portalshield.rules.media_types import parse_media_type
 from portalshield.rules.multipart import FormScanner, MultipartFault
-from portalshield.rules.strict_json import mentions, walk
 
 FIELDS = ("tenant_id", "tenantId", "org_id", "orgId", "organization_id", "organizationId")
 
@@ -177,10 +175,13 @@ class TenantBodyStage:
             return _UNJUDGED
         tenant = principal.tenant
         try:
-            own = all(addressed is not None and same_id(addressed, tenant) for addressed in self._addressed(x, body))
+            found = in_body(body, x.json, x.headers.get(b"content-type"), self._fields)
         except TooManyPairsError:
             return _FLOOD
-        return None if own else _FOREIGN
+        for _, value in found:
+            if value is not None and ((addressed := as_id(value)) is None or not same_id(addressed, tenant)):
+                return _FOREIGN
+        return None
 
     def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
         """Judge the rest of a form as it streams to the handler."""
@@ -198,35 +199,6 @@ class TenantBodyStage:
         if form.late:
             return _LATE
         return None if x.body_complete or form.reached_file else _UNJUDGED
-
-    def _addressed(self, x: Exchange, body: bytes) -> Iterable[str | None]:
-        if x.json is not UNREAD:
-            return self._in_json(body, x.json)
-        media = parse_media_type(x.headers.get(b"content-type") or b"")
-        if media is not None and media.essence == "application/x-www-form-urlencoded":
-            form = [value for _, value in in_query(body, self._fields)]
-            return [*form, *self._as_any_json(body)]
-        return self._as_any_json(body)
-
-    def _in_json(self, body: bytes, value: Any) -> Iterable[str | None]:
-        if not mentions(body, self._fields):
-            return ()
-        return (as_id(found) for _, found in walk(value, self._fields) if found is not None)
-
-    def _as_any_json(self, body: bytes) -> Iterable[str | None]:
-        """Handlers that call `request.json()` ignore the content type, and the parser there takes UTF-16 and NaN."""
-        doubled: list[Any] = []
-
-        def every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            doubled.extend(value for name, value in pairs if name in self._fields)
-            return dict(pairs)
-
-        try:
-            value = json.loads(body, object_pairs_hook=every_pair)
-        except (ValueError, RecursionError):
-            return ()
-        patched = (found for _, found in walk(value, self._fields))
-        return (as_id(found) for found in (*doubled, *patched) if found is not None)
 
 
 def _rest(form: FormScanner, read: int) -> Callable[[bytes], Problem | None]:

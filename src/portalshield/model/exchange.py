@@ -108,7 +108,11 @@ class Exchange:
     owners: Mapping[tuple[str, str], str | None] | None = None
     """Answers about (name, id) that were given already (owners)."""
     covered: bool | None = None
-    """The response was read and carried a tenant field (response_guard); None: it was not read."""
+    """A JSON answer to a tenant carried a tenant field that was read (response_guard); None: it was no such answer."""
+    judged: bool = False
+    """The response met its judges, at the innermost door there is (runtime)."""
+    judging_ns: int = 0
+    """How long they took (runtime)."""
     payload: Any = None
     """The object that `body=Model` validated (schema)."""
     counts: tuple[tuple[Any, Counts], ...] = ()
@@ -135,7 +139,9 @@ class Exchange:
     """(layer, slug) of refusals that report mode let pass."""
 
     def note(self, layer: str, problem: Problem) -> None:
-        """Report mode: remember what would have been refused."""
+        """Report mode: remember what would have been refused, once."""
         if self.would_refuse is None:
             self.would_refuse = []
-        self.would_refuse.append((layer, problem.type.slug))
+        noted = (layer, problem.type.slug)
+        if noted not in self.would_refuse:
+            self.would_refuse.append(noted)

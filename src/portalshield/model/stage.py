@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from portalshield.model.exchange import Exchange
     from portalshield.model.head import Head
@@ -54,8 +54,8 @@ class Guards(Protocol):
 class Judges(Protocol):
     """Reads a whole response of known length before it leaves."""
 
-    def wants(self, x: Exchange, head: Head) -> bool:
-        """This response shall be read."""
+    def wants(self, x: Exchange, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+        """The declared length of a response that shall be read; 0: it goes on as it comes."""
 
     def judge(self, x: Exchange, body: bytes) -> Verdict:
         """Decide about its body."""

@@ -12,7 +12,8 @@ from typing import Protocol
 from portalshield.model.principal import Principal
 from portalshield.rules.claims import ClaimMap
 from portalshield.rules.keys import NO_KEYS, KeySnapshot
-from portalshield.rules.token_cache import Handles, TokenCache
+from portalshield.rules.revocation import NONE, Revocations, canonical
+from portalshield.rules.token_cache import Entry, Handles, TokenCache
 from portalshield.rules.tokens import Claims, TokenError, Verifier, claimed_issuer
 
 
@@ -43,21 +44,50 @@ class Issuer:
     claims: ClaimMap
 
 
+class RevocationHolder(Protocol):
+    """Whoever keeps the list of revocations."""
+
+    @property
+    def current(self) -> Revocations | None:
+        """The list of this moment; None: nobody can tell."""
+
+
+class NothingRevoked:
+    """The list of somebody who revokes nothing."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current: Revocations | None = NONE
+
+
+class RevocationsUnknownError(Exception):
+    """Nobody can tell whether this token was revoked."""
+
+
 class Authority:
     """The tokens of the configured issuers become principals.
 
     With several issuers the token says which one it claims to be from, and that one's own rules and keys must confirm
     it: a key of one issuer never verifies a token of another (RFC 8725bis, issuer and key belong together).
-    `never_bearer` are beginnings of keys for machines.
+    `never_bearer` are beginnings of keys for machines. `revocations` are asked about every token, remembered ones too.
     """
 
-    def __init__(self, issuers: Iterable[Issuer], cache: TokenCache, *, never_bearer: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        issuers: Iterable[Issuer],
+        cache: TokenCache,
+        *,
+        never_bearer: Iterable[str] = (),
+        revocations: RevocationHolder | None = None,
+    ) -> None:
         self._issuers = {issuer.name: issuer for issuer in issuers}
         self._all = tuple(self._issuers.values())
         self._sole = self._all[0] if len(self._all) == 1 else None
         self._cache = cache
         self._watched = tuple(issuer for issuer in self._all if not isinstance(issuer.keys, StaticKeys))
         self._never_bearer = tuple(prefix.encode() for prefix in never_bearer)
+        self._revocations = revocations if revocations is not None else NothingRevoked()
         self._generations: dict[str, int] = {}
         self._seen: dict[str, KeySnapshot | None] = {}
 
@@ -72,10 +102,19 @@ class Authority:
             if issuer.keys.snapshot is not self._seen.get(issuer.name):
                 self._current(issuer)
         entry = self._cache.get(token, self._generations, now)
-        return entry.principal if entry is not None else None
+        if entry is None:
+            return None
+        revoked = self._revocations.current
+        if revoked is not NONE and not _stands(entry, revoked):
+            return None  # `verify` says why
+        return entry.principal
 
     def verify(self, token: bytes, now: float, auth_method: str = "bearer") -> Principal:
-        """The principal of a token that passes every check. Raises `TokenError`; `unknown-key`: fetch and try again."""
+        """The principal of a token that passes every check.
+
+        Raises `TokenError`; `unknown-key`: fetch and try again. `RevocationsUnknownError` for a token that is good,
+        unless it was revoked.
+        """
         if self._never_bearer and token.startswith(self._never_bearer):
             raise TokenError("machine-key")
         issuer = self._issuer(token)
@@ -84,6 +123,8 @@ class Authority:
         principal = issuer.claims.principal(claims, auth_method=auth_method)
         if principal is None:
             raise TokenError("bad-claim")
+        handles = _handles(claims, principal)
+        self._refuse_revoked(handles, issuer.name)
         leeway = issuer.verifier.leeway
         self._cache.put(
             token,
@@ -93,7 +134,7 @@ class Authority:
             now=now,
             valid_from=claims.not_before - leeway if claims.not_before is not None else None,
             valid_until=claims.expires_at + leeway if claims.expires_at is not None else None,
-            handles=_handles(claims, principal),
+            handles=handles,
         )
         return principal
 
@@ -101,9 +142,25 @@ class Authority:
         """Whose keys this token needs: the name of the issuer it claims. Raises `TokenError` for an unknown one."""
         return self._issuer(token).name
 
+    @property
+    def longest_life_s(self) -> float:
+        """How long a token that is accepted now may be accepted, whichever issuer's it is."""
+        return max(issuer.verifier.longest_life_s for issuer in self._all)
+
+    def knows(self, issuer: str) -> bool:
+        """An issuer of this name is configured."""
+        return issuer in self._issuers
+
     def forget(self) -> None:
         """Drop every remembered token."""
         self._cache.clear()
+
+    def _refuse_revoked(self, handles: Handles, issuer: str) -> None:
+        revoked = self._revocations.current
+        if revoked is None:
+            raise RevocationsUnknownError
+        if revoked.refuse(handles, issuer):
+            raise TokenError("revoked")
 
     def _issuer(self, token: bytes) -> Issuer:
         if self._sole is not None:
@@ -125,12 +182,27 @@ class Authority:
         return keys if keys is not None else NO_KEYS
 
 
+def _stands(entry: Entry, revoked: Revocations | None) -> bool:
+    """This remembered token is not revoked, as far as anybody knows. Compared once with each list."""
+    if revoked is None:
+        return False
+    if entry.cleared is not revoked.mark:
+        if revoked.refuse(entry.handles, entry.issuer):
+            return False
+        entry.clear(revoked.mark)
+    return True
+
+
 def _handles(claims: Claims, principal: Principal) -> Handles:
-    session = claims.get("sid", claims.get("session_id"))
+    """Ids as revocations spell them. A session is `sid` (OpenID Connect, Clerk) or `session_id` (Supabase)."""
     return Handles(
-        token_id=claims.get("jti") if isinstance(claims.get("jti"), str) else None,
-        session_id=session if isinstance(session, str) else None,
-        subject=principal.subject,
-        tenant=principal.tenant,
+        token_id=_text(claims.get("jti")),
+        session_id=_text(claims.get("sid")) or _text(claims.get("session_id")),
+        subject=canonical(principal.subject),
+        tenant=canonical(principal.tenant) if principal.tenant is not None else None,
         issued_at=claims.issued_at,
     )
+
+
+def _text(value: object) -> str | None:
+    return canonical(value) if isinstance(value, str) else None

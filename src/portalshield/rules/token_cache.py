@@ -30,7 +30,10 @@ class Handles(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One verified token: whom it proves, under which issuer and key generation, and from when until when it serves."""
+    """One verified token: whom it proves, under which issuer and key generation, and from when until when it serves.
+
+    `cleared` is the mark of the list of revocations that it was compared with last; only `clear` changes it.
+    """
 
     principal: Principal
     issuer: str
@@ -38,6 +41,11 @@ class Entry:
     handles: Handles
     serves_from: float
     serves_until: float
+    cleared: object = None
+
+    def clear(self, mark: object) -> None:
+        """Note that the list of this mark does not revoke it. A lost race costs one comparison."""
+        object.__setattr__(self, "cleared", mark)
 
 
 class TokenCache:

@@ -68,10 +68,12 @@ CODES = frozenset(
         "wrong-kind",
         "claim-refused",
         "machine-key",
+        "revoked",
     )
 )
 """Every code of a `TokenError`. `unknown-key`: ask for fresh keys, once. `embedded-key`: worth counting, an attack.
-`machine-key`: a provider's key for servers came where a user's token belongs."""
+`machine-key`: a provider's key for servers came where a user's token belongs. `revoked`: by whoever
+knows revocations, not by a `Verifier`."""
 
 
 class TokenError(Exception):
@@ -325,6 +327,11 @@ class Verifier:
             raise TokenError("not-yet-valid")
         if issued_at is not None and issued_at > now + self.leeway:
             raise TokenError("issued-in-future")
+
+    @property
+    def longest_life_s(self) -> float:
+        """How long a token that is accepted now may be accepted; infinite where tokens need not end."""
+        return self._max_lifetime + 2 * self.leeway if self._expiry_required else math.inf
 
     def _check_parties(self, claims: Claims) -> None:
         claims.issuer = self._checked_issuer(claims)
