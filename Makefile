@@ -40,8 +40,8 @@ bench: $(STAMP)  ## what the shield costs, as ratios against CORSMiddleware and 
 	$(BIN)/python benchmarks/run.py
 
 lint: $(STAMP)  ## ruff: rules and format
-	$(BIN)/ruff check src tests examples benchmarks
-	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks docs
+	$(BIN)/ruff format --check src tests examples benchmarks docs
 
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy src examples/fastapi_app examples/exchanges.py
@@ -51,8 +51,8 @@ floors: $(STAMP)  ## the import contracts
 	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)  ## ruff format
-	$(BIN)/ruff check --fix src tests examples benchmarks
-	$(BIN)/ruff format src tests examples benchmarks
+	$(BIN)/ruff check --fix src tests examples benchmarks docs
+	$(BIN)/ruff format src tests examples benchmarks docs
 
 settings: $(STAMP)  ## docs/settings.md from the config models
 	$(BIN)/python docs/settings_page.py > docs/settings.md

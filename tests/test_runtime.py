@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_a_forked_child_starts_its_own() -> None:
     opening._lock.acquire()  # as if a thread of the parent held it
     child = os.fork()
     if child == 0:
+        signal.alarm(20)
         fine = False
         try:
             untouched = opening.runtime is None and made.revocations.times == 1

@@ -171,7 +171,7 @@ class FlaskTable:
         self.strict, self._public = unserved_plans(b)
         self.by_path_alone = not (app.url_map.host_matching or app.subdomain_matching)
         self._adapter: MapAdapter = app.url_map.bind("localhost")
-        self.relist()
+        self.problems = self.relist()
 
     def relist(self) -> list[ConfigurationProblem]:
         """Read the rules anew and compile their plans."""
@@ -240,7 +240,6 @@ def _texts(route: Route, path: str, arguments: Mapping[str, Any]) -> Mapping[str
 def tabulate(app: Flask, b: Build, rows: list[PolicyRow]) -> tuple[FlaskTable, Plan]:
     """The table of an application. The inner door must be the first thing that runs inside it."""
     table = FlaskTable(app, b, rows)
-    problems = table.relist()
-    if problems:
-        raise ConfigurationError(tuple(problems))
+    if table.problems:
+        raise ConfigurationError(tuple(table.problems))
     return table, table.strict

@@ -98,6 +98,8 @@ class Plan:
             names.append(name)
             if len(name) == 12 and name.lower() == b"content-type":
                 content_type = value
+            elif len(name) == 4 and name.lower() == b"vary":
+                names.append(value)
         # All that a `head` hook may look at: two responses with the same key are added the same fields.
         key = (x.origin, x.https, x.principal is None, content_type, x.problem is None, x.verdict is None, *names)
         added = self.ready.get(key)

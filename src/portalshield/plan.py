@@ -31,6 +31,7 @@ from portalshield.routes import Route, Row
 from portalshield.rules.authority import Authority
 from portalshield.rules.modes import effective
 from portalshield.rules.origins import OriginPolicy, canonical_origin
+from portalshield.rules.paths import METHODS
 from portalshield.rules.patterns import Pattern, parse_pattern
 from portalshield.settings import Settings
 
@@ -253,32 +254,32 @@ def compile_rows(
 ) -> tuple[list[Row], list[ConfigurationProblem]]:
     """A row per route with the plan of each method; policies whose pattern covers no route are problems."""
     listed = list(routes)
-    cache: dict[tuple[EffectivePolicy, str, bool], Plan] = {}
+    plans: dict[Any, Plan] = {}
     compiled: list[Row] = []
+    problems = list(_unmatched(rows, listed))
     for route in listed:
         row = Row(route)
-        for method in sorted(route.methods or _ANY):
-            policy = effective_policy(b.settings, rows, route, method)
-            scope = f"{'GET' if method == 'HEAD' else method} {route.template}" if policy.limits else ""
-            safe = method in ("GET", "HEAD")
-            key = (replace(policy, body=None) if _unhashable(policy.body) else policy, scope, safe)
-            plan = None if _unhashable(policy.body) else cache.get(key)
-            if plan is None:
-                plan = cache[key] = compile_policy(b, policy, scope, safe=safe)
-            row.plans[method] = plan
+        for method in sorted(route.methods or METHODS):
+            try:
+                row.plans[method] = _plan(b, rows, route, method, plans)
+            except (TypeError, ValueError) as error:
+                where = f"{method} {route.template}"
+                problems.append(ConfigurationProblem("PS-POLICY-004", where, f"has a policy that {error}."))
+                break
         compiled.append(row)
-    return compiled, list(_unmatched(rows, listed))
+    return compiled, problems
 
 
-_ANY = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-
-
-def _unhashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return True
-    return False
+def _plan(b: Build, rows: list[PolicyRow], route: Route, method: str, plans: dict[Any, Plan]) -> Plan:
+    """The plan of one route and method; routes whose policies are equal share theirs. `ValueError`: a wrong value."""
+    policy = effective_policy(b.settings, rows, route, method)
+    scope = f"{'GET' if method == 'HEAD' else method} {route.template}" if policy.limits else ""
+    safe = method in ("GET", "HEAD")
+    # By identity: a body may be any type, also one that has no hash.
+    key = (replace(policy, body=None), id(policy.body), scope, safe)
+    if key not in plans:
+        plans[key] = compile_policy(b, policy, scope, safe=safe)
+    return plans[key]
 
 
 def _unmatched(rows: Iterable[PolicyRow], routes: list[Route]) -> Iterable[ConfigurationProblem]:

@@ -13,6 +13,8 @@ from portalshield.model.setting import ConfigurationProblem
 from portalshield.rules.nearest import did_you_mean
 
 _VARIABLE = "PORTALSHIELD_POLICY_FILE"
+_IN_FILES = KEYWORDS - {"owners"}
+"""Functions are named in code."""
 
 
 def read_policies(path: str | None) -> tuple[list[Policy], list[ConfigurationProblem]]:
@@ -45,8 +47,8 @@ def read_policies(path: str | None) -> tuple[list[Policy], list[ConfigurationPro
 def _faults(table: dict[str, Any]) -> Iterator[str]:
     if not isinstance(table.get("match"), str):
         yield 'has no match = "GET /path"'
-    for name in sorted(table.keys() - KEYWORDS - {"match"}):
-        yield f"has an unknown key. {did_you_mean(name, KEYWORDS)}".strip()
+    for name in sorted(table.keys() - _IN_FILES - {"match"}):
+        yield f"has an unknown key. {did_you_mean(name, _IN_FILES)}".strip()
 
 
 def _terms(table: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from portalshield.flow import Plan
 from portalshield.model.policy import METADATA, EffectivePolicy
 from portalshield.protection import Protection
 from portalshield.routes import Row
+from portalshield.settings import LAYERS
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
@@ -108,7 +109,7 @@ def _of_settings(protection: Protection) -> Iterator[Finding]:
             yield Finding("PS-AUTH-102", "high", f"{prefix}__INSECURE_NO_AUDIENCE", "Tokens for others are accepted.")
         if issuer.insecure_no_expiry:
             yield Finding("PS-AUTH-103", "high", f"{prefix}__INSECURE_NO_EXPIRY", "Tokens never end.")
-    modes = {"": settings.mode.default, **{name: settings.mode.of(name) or "" for name in _LAYER_NAMES}}
+    modes = {"": settings.mode.default, **{name: settings.mode.of(name) or "" for name in LAYERS}}
     for name, mode in modes.items():
         if mode.startswith(("report", "off")) and not settings.development:
             where = "PORTALSHIELD_MODE" + (f"__{name.upper()}" if name else "")
@@ -125,21 +126,6 @@ def _of_settings(protection: Protection) -> Iterator[Finding]:
     if settings.log.pseudonym_key is None:
         hint = "Set it, and the same tenant keeps its pseudonym across restarts."
         yield Finding("PS-LOG-101", "low", "PORTALSHIELD_LOG__PSEUDONYM_KEY", "Pseudonyms change at every start.", hint)
-
-
-_LAYER_NAMES = (
-    "hosts",
-    "cors",
-    "csrf",
-    "rate",
-    "auth",
-    "tenant",
-    "body",
-    "json",
-    "schema",
-    "headers",
-    "response_guard",
-)
 
 
 def _of_routes(protection: Protection, rows: list[Row]) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from portalshield.context import MARK
 from portalshield.flow import Plan, Walk, doubled, insane, oversized, walk
 from portalshield.held import Coverage, Held
 from portalshield.model.exchange import Exchange
-from portalshield.model.needs import Answer, Hit, Need, TenantOf, Tenants
+from portalshield.model.needs import Answer, Need, TenantOf, Tenants
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem

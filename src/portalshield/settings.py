@@ -44,7 +44,7 @@ PROJECT = "SUPABASE_URL"
 NAME = "<NAME>"
 """Stands in a variable for a name that the user chooses."""
 
-_LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers", "response_guard")
+LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers", "response_guard")
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 _ModeField = Annotated[str | None, Setting("enforce, report, `report:25%` or off, for this layer")]
 
@@ -76,7 +76,7 @@ class ModeConfig(BaseModel):
 
     def problems(self) -> Iterator[ConfigurationProblem]:
         """Modes that are none."""
-        for name, mode in (("", self.default), *((layer, self.of(layer)) for layer in _LAYERS)):
+        for name, mode in (("", self.default), *((layer, self.of(layer)) for layer in LAYERS)):
             if mode is not None and mode_fault(mode):
                 variable = f"{PREFIX}MODE" + (f"__{name.upper()}" if name else "")
                 yield ConfigurationProblem("PS-MODE-001", variable, "is no mode.", "Write enforce, report or off.")

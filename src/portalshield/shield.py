@@ -135,6 +135,8 @@ class Shield:
         return rows
 
     def _table(self) -> Any:
+        if self._app is None:
+            raise LookupError("this shield protects no application yet: call init_app(app)")
         table, _ = _framework_file(_framework(self._app)).tabulate(
             self._app, self.protection.build(), self.protection.rows
         )

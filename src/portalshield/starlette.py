@@ -256,7 +256,7 @@ class StarletteTable:
         self._build = b
         self._rows = rows
         self.strict, self._public = unserved_plans(b)
-        self.relist()
+        self.problems = self.relist()
 
     def relist(self) -> list[ConfigurationProblem]:
         """Read the routes anew, compile their plans and make each of them confirm."""
@@ -346,7 +346,7 @@ class StarletteTable:
 def tabulate(app: Starlette, b: Build, rows: list[PolicyRow]) -> tuple[StarletteTable, Plan]:
     """The table of an application, proven: every route that can be reached confirms."""
     table = StarletteTable(app, b, rows)
-    problems = [*table.relist(), *unproven(table, app)]
+    problems = [*table.problems, *unproven(table, app)]
     if problems:
         raise ConfigurationError(tuple(problems))
     return table, table.strict

@@ -27,8 +27,9 @@ from portalshield.bench.driver import (
 )
 from portalshield.bench.measure import Series, Variant, back_to_back, calls, spaced
 from portalshield.bench.report import Bar, Report, Row
-from portalshield.bench.stacks import LAYERS, NullLines, Stacks
+from portalshield.bench.stacks import NullLines, Stacks
 from portalshield.cli.bench import bench
+from portalshield.settings import LAYERS
 from portalshield.testing.tokens import environment, mint_token
 
 ORIGIN = "https://app.example.com"

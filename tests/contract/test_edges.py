@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from conftest import ORIGIN, MakePortal, Portal
+from portalshield import ConfigurationError, Policy
 
 EVIL = "https://evil.example"
 PREFLIGHT = [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization,content-type")]
@@ -215,3 +217,59 @@ class TestErrors:
         assert weakened.request("GET", "/search", weakened.bearer(scopes=[])).status == 200
         body = weakened.request("POST", "/public", [("content-type", "application/json")], b"[1,2,3,4,5,6,7,8]")
         assert body.status == 413
+
+
+class TestRememberedHeads:
+    """What was added to a response is remembered for the next one like it, and only for that."""
+
+    def test_what_the_application_says_in_vary_is_its_own_case(self, make_portal: MakePortal) -> None:
+        """After one answer with `Vary: *`, one with `Vary: accept` still names Origin and the credentials."""
+
+        def prepare(app: Any) -> None:
+            import flask
+            from fastapi import FastAPI, Response
+
+            varying = iter(("*", "accept", "*", "accept"))
+            if isinstance(app, FastAPI):
+
+                @app.get("/varying")
+                async def asgi_varying() -> Response:
+                    return Response("{}", media_type="application/json", headers={"vary": next(varying)})
+            else:
+
+                @app.get("/varying")
+                def wsgi_varying() -> flask.Response:
+                    return flask.Response("{}", content_type="application/json", headers={"vary": next(varying)})
+
+        portal = make_portal(prepare=prepare)
+        found = [portal.request("GET", "/varying", portal.bearer()).get("vary") for _ in range(4)]
+        assert found == ["*", "accept, Origin, Authorization, Cookie"] * 2
+
+    def test_a_principal_of_one_answer_is_none_of_the_next(self, portal: Portal) -> None:
+        """The private fields of an answer to a principal do not stand on a public one, nor the other way."""
+        for _ in range(2):
+            assert portal.request("GET", "/public", portal.bearer()).get("cache-control") == "private, no-store"
+            assert portal.request("GET", "/public").get("cache-control") is None
+            assert portal.request("GET", "/public", [("origin", ORIGIN)]).get("access-control-allow-origin") == ORIGIN
+            assert portal.request("GET", "/public").get("access-control-allow-origin") is None
+
+
+class TestPolicies:
+    """A policy that is wrong stops the start, with the route it stands at."""
+
+    @pytest.mark.parametrize(
+        "terms",
+        [
+            pytest.param({"limits": ["often"]}, id="no quota"),
+            pytest.param({"max_body": "much"}, id="no size"),
+            pytest.param({"mode": "maybe"}, id="no mode"),
+        ],
+    )
+    def test_a_wrong_value_names_its_route(self, make_portal: MakePortal, terms: dict[str, Any]) -> None:
+        """PS-POLICY-004, without the value."""
+        portal = make_portal(policies=[Policy("GET /search", **terms)])
+        with pytest.raises(ConfigurationError) as caught:
+            portal.shield.routes()
+        assert {problem.id for problem in caught.value.problems} == {"PS-POLICY-004"}
+        assert "/search" in str(caught.value)
+        assert not {"often", "much", "maybe"} & set(str(caught.value).split())

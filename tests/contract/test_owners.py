@@ -238,5 +238,6 @@ def test_owners_are_asked_where_strict_json_is_off(make_portal: MakePortal) -> N
     """A body that no strict parser has read is still read for object ids, as loosely as a handler would."""
     portal = make_portal({"MODE__JSON": "off"}, owners={"invoice_id": {"i-north": "north"}.get})
     assert portal.json("POST", "/search", b'{"invoice_id": "i-south"}', portal.bearer()).status == 404
-    assert portal.json("POST", "/search", b'{"invoice_id": "i-north", "invoice_id": "x"}', portal.bearer()).status == 404
+    twice = b'{"invoice_id": "i-north", "invoice_id": "x"}'
+    assert portal.json("POST", "/search", twice, portal.bearer()).status == 404
     assert portal.json("POST", "/search", b'{"invoice_id": "i-north"}', portal.bearer()).status == 200

@@ -77,7 +77,10 @@ def worker(server: Server) -> Iterator[Callable[..., RedisRevocations]]:
 
     yield make
     for store in made:
+        thread = store._process.thread
         store.stop()
+        if thread is not None:
+            thread.join(PATIENCE_S)  # else its last look could write into the next test
 
 
 def _client(server: Server) -> Any:
@@ -311,6 +314,23 @@ def test_a_revocation_during_an_outage_is_not_certain_but_not_lost(victim: Serve
     victim.start()
     assert worker.known_after(1)
     late = RedisRevocations(lambda: _client(victim), clock=Clock())
+    late.look()
+    assert refuses(late)
+
+
+def test_what_was_not_confirmed_is_written_with_the_next_look(
+    worker: Callable[..., RedisRevocations], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Redis lost nothing: one write failed, the list there goes on."""
+    one, late = worker(), worker()
+    one.add([Revocation("jti", "j1", inf, inf)])
+    one.look()
+    with monkeypatch.context() as broken:
+        broken.setattr(revocations, "_ADD", "return redis.error_reply('OOM full')")
+        with pytest.raises(ConnectionError, match="OutOfMemoryError"):
+            one.add([SUBJECT])
+        assert one.look()  # what can be read is known, although nothing can be written
+    one.look()
     late.look()
     assert refuses(late)
 

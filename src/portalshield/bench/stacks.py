@@ -27,9 +27,6 @@ from portalshield.telemetry.lines import RequestLines
 from portalshield.telemetry.writer import LineWriter
 from portalshield.wsgi import WsgiDoor
 
-LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers")
-"""What `PORTALSHIELD_MODE__<LAYER>=off` can take away."""
-
 
 class NullLines:
     """Request lines that are built and written like any other, to the null device. A context manager."""

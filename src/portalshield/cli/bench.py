@@ -15,8 +15,9 @@ import click
 from portalshield.bench.driver import Answer, Request, browser_request, lifespan
 from portalshield.bench.measure import Series, Variant, back_to_back, spaced
 from portalshield.bench.report import Report, Row
-from portalshield.bench.stacks import LAYERS, NullLines, Stacks, call, is_wsgi
+from portalshield.bench.stacks import NullLines, Stacks, call, is_wsgi
 from portalshield.cli.application import app_argument, load_app, or_broken
+from portalshield.settings import LAYERS
 from portalshield.shield import Shield
 
 _BATCH = 25

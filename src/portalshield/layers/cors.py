@@ -55,9 +55,9 @@ class CorsConfig(BaseModel):
     )
     expose_headers: Annotated[tuple[str, ...], Setting("response header fields that scripts may read")] = ()
     allow_credentials: Annotated[bool, Setting("browsers may send and keep cookies")] = False
-    max_age: Annotated[
-        int, Setting("how long a browser may keep a preflight (Chromium caps at 7200)", unit="seconds")
-    ] = 7200
+    max_age: Annotated[int, Setting("how long a browser may keep a preflight; at most 2h are sent", unit="seconds")] = (
+        7200
+    )
 
     def problems(self, *, credentials: bool, development: bool) -> Iterable[ConfigurationProblem]:
         """What is dangerous or broken in the policy, each with its own id."""

@@ -42,7 +42,7 @@ _CREDENTIALS = (b"Authorization", b"Cookie")
 
 
 class HeadersStage:
-    """Two profiles, each with and without https, each with and without a principal: eight ready tuples."""
+    """Two profiles, each with and without https, and what a principal adds: all of it ready."""
 
     layer = "headers"
 

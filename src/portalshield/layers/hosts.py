@@ -1,8 +1,8 @@
 """Hosts: which `Host` values are served here.
 
-Refuses: a Host outside the list (421), a malformed or doubled one (400). A foreign Host is how password-reset links and
-caches are poisoned. Does not cover: the TLS name (SNI), which is the server's. Health routes are exempt: load balancers
-send an address. Costs one set lookup.
+Refuses: a Host outside the list (421), none at all (400). A foreign Host is how password-reset links and caches are
+poisoned. Malformed and doubled ones are refused on every request, before any layer. Does not cover: the TLS name (SNI),
+which is the server's. Health routes are exempt: load balancers send an address. Costs one set lookup.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Gone:
 
 
 class TimedOut:
-    """The body did not arrive within the read time-out; `prefix` is what had (for report mode)."""
+    """The body did not arrive within the read time-out; `prefix` is what had come (for report mode)."""
 
     __slots__ = ("prefix",)
 

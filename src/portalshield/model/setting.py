@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["", "seconds", "bytes", "milliseconds", "entries", "share"]
+Unit = Literal["", "seconds", "bytes", "entries", "share"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ Both are values, never exceptions: an exception in a stage is a bug, and a bug r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Header fields as they go on the wire: lower-case name and value, repeats kept."""
@@ -48,15 +48,6 @@ class Reply:
 
 
 Verdict = Problem | Reply | None
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a request ended; handed to `Stage.conclude` and to the log."""
-
-    kind: Literal["answered", "refused", "crashed", "disconnected"]
-    status: int = 0
-    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 def _catalogue() -> dict[str, ProblemType]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from portalshield.rules.values import share
 
-NAMED_ONLY = frozenset(("cors", "webhook"))
+NAMED_ONLY = frozenset(("body", "cors"))
 """Layers that a global `MODE=report` does not weaken: they must be named."""
-SIZES = frozenset(("body",))
-"""Size caps, likewise."""
 
 
 def mode_fault(mode: str) -> bool:
@@ -32,12 +30,12 @@ def enforced_share(mode: str) -> float | None:
 
 
 def effective(layer: str, route: str | None, named: str | None, default: str) -> float | None:
-    """The route's mode wins, then the layer's, then the default, which never weakens what must be named."""
+    """The route's mode wins, then the layer's, then the default: its `report` never weakens what must be named."""
     if route is not None:
         return enforced_share(route)
     if named is not None:
         return enforced_share(named)
     shared = enforced_share(default)
-    if shared is not None and shared < 1 and layer in NAMED_ONLY | SIZES:
+    if shared != 1 and layer in NAMED_ONLY:
         return 1.0
     return shared

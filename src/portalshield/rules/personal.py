@@ -84,7 +84,6 @@ def _domain_end(text: str, start: int) -> int:
 # -- IBAN -------------------------------------------------------------------------------------------------------------
 
 _IBAN = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]{2})[0-9]{2}(?=[ \-]?[A-Za-z0-9])")
-_IBAN_TAIL = re.compile(r"(?:[ \-]?[A-Za-z0-9]){11,34}")
 
 
 def ibans(text: str) -> str:

@@ -230,9 +230,6 @@ class _Walk:
             out.append(self.any(value, depth))
         return out
 
-    def _names_secret(self, name: str | bytes) -> bool:
-        return self._redactor.is_sensitive(_described(name))
-
     def _set(self, values: AbstractSet[Any], depth: int) -> Any:
         out = self._sequence(list(values), depth) if len(values) != 2 else [self.any(v, depth) for v in values]
         try:

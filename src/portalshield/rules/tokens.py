@@ -321,7 +321,8 @@ class Verifier:
                 raise TokenError("missing-claim")
         elif expires_at <= now - self.leeway:
             raise TokenError("expired")
-        elif expires_at > now + self._max_lifetime + self.leeway:
+        elif expires_at > (now if issued_at is None else min(now, issued_at)) + self._max_lifetime + self.leeway:
+            # From its issue where it says when: one that lives too long is not let in towards its end either.
             raise TokenError("lifetime-too-long")
         if not_before is not None and not_before > now + self.leeway:
             raise TokenError("not-yet-valid")

@@ -167,16 +167,16 @@ class RedisRevocations:
         """Follow Redis in this process; after a fork anew. Waits for the first look, but no server may hang it."""
         process = self._here()
         with process.lock:
-            if process.started:
+            if process.thread is not None:
                 return
-            process.started = True
-        looked = threading.Event()
-        threading.Thread(
-            target=_follow,
-            args=(weakref.ref(self), process.stopped, looked, self._interval_s),
-            name="portalshield-revocations",
-            daemon=True,
-        ).start()
+            looked = threading.Event()
+            process.thread = threading.Thread(
+                target=_follow,
+                args=(weakref.ref(self), process.stopped, looked, self._interval_s),
+                name="portalshield-revocations",
+                daemon=True,
+            )
+        process.thread.start()
         looked.wait(_FIRST_LOOK_S)
 
     def stop(self) -> None:
@@ -241,23 +241,22 @@ class RedisRevocations:
 
     def _reconcile(self, client: Any, lock: threading.Lock) -> None:
         """Read all; what is held and missing there (never sent, or lost there) is written back."""
-        self._unsent, unsent = False, self._unsent
+        rows = client.hgetall(HASH)
+        now = self._clock()
+        found = [entry for name, value in rows.items() if (entry := _entry(name, value)) is not None]
+        there = NONE.with_all(found, now).entries
+        with lock:
+            self._held = self._held.with_all(found, now)
+            missing = [entry for key, entry in self._held.entries.items() if there.get(key) != entry]
+            self._unsent = False
+        self._version = rows.get(VERSION.encode(), rows.get(VERSION))
+        ended = [_name(entry) for entry in found if entry.until + _KEPT_S <= now]
         try:
-            rows = client.hgetall(HASH)
-            now = self._clock()
-            found = [entry for name, value in rows.items() if (entry := _entry(name, value)) is not None]
-            there = NONE.with_all(found, now).entries
-            with lock:
-                self._held = self._held.with_all(found, now)
-                missing = [entry for key, entry in self._held.entries.items() if there.get(key) != entry]
             _write(client, missing)
-            ended = [_name(entry) for entry in found if entry.until + _KEPT_S <= now]
             if ended:
                 client.hdel(HASH, *ended[:_CHUNK])
-        except Exception:
-            self._unsent = unsent or self._unsent
-            raise
-        self._version = rows.get(VERSION.encode(), rows.get(VERSION))
+        except Exception:  # full, or read-only: what was read is known all the same
+            self._unsent = True
 
 
 class _Process:
@@ -266,7 +265,7 @@ class _Process:
     def __init__(self, inherited: _Process | None = None) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.started = False
+        self.thread: threading.Thread | None = None
         self.stopped = threading.Event()
         self._client: Any = None
         self._inherited = inherited

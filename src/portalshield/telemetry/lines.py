@@ -153,7 +153,8 @@ class RequestLines:
         text = (
             f'{{"timestamp":"{clock.stamp(x.now + duration_ns / 1e9)}","level":"info","event":"http_request",'
             f'"request_id":"{x.request_id}","trace_id":{trace},"method":"{METHODS.get(x.method, "_OTHER")}",'
-            f'"route":{texts.get(x.template) or quoted(x.template)},"status":{status},"duration_ms":{duration_ns // 1000 / 1000},'
+            f'"route":{texts.get(x.template) or quoted(x.template)},"status":{status},'
+            f'"duration_ms":{duration_ns // 1000 / 1000},'
             f'"overhead_us":{overhead_ns // 100 / 10},{who},"decision":"allowed","problem":null,"layer":null,'
             f'"would_refuse":null,"bytes_in":{x.bytes_in or len(x.body or b"")},"bytes_out":{bytes_out},'
             f'"client_ip":{texts.get(cut) or quoted(cut)}'
