@@ -51,6 +51,7 @@ from portalshield.runtime import (
     Opening,
     RequestIds,
     Runtime,
+    judged_already,
     marked,
     unopened,
 )
@@ -103,14 +104,15 @@ def headers_of(raw: list[tuple[bytes, bytes]]) -> tuple[RawHeaders, int]:
 class AsgiDoor:
     """The outer door. `open_runtime` compiles the application when the first scope arrives, never before."""
 
-    def __init__(self, app: App, open_runtime: Callable[[], Runtime]) -> None:
+    def __init__(self, app: App, open_runtime: Callable[[], Runtime], *, by_patterns: bool = False) -> None:
         self.app = app
+        self._by_patterns = by_patterns
         self._opening = Opening(open_runtime)
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scope of the server."""
-        if scope["type"] != "http" or MARK in scope:
+        if scope["type"] != "http" or (MARK in scope and judged_already(scope, self._by_patterns)):
             await self._other(scope, receive, send)
             return
         began = perf_counter_ns()
@@ -148,7 +150,7 @@ class AsgiDoor:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "websocket" and MARK not in scope:
+        if kind == "websocket" and not judged_already(scope, self._by_patterns):
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -703,10 +705,12 @@ class InnerDoor:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Finish the walk, or set its verdict for the outer door to write; then have the answer judged."""
-        x = marked(scope)
+        x = marked(scope) or CURRENT.get()
         runtime = self._runtime()
         if x is None or runtime is None:
             return self.app(scope, receive, send)
+        if x.late is not None:
+            return self._refused(x, send)  # a middleware that tries again is refused again
         if x.walk is not None:
             return self._resumed(x, runtime, scope, receive, send)
         if x.plan.judges and not x.websocket:
@@ -729,6 +733,10 @@ class InnerDoor:
                 await self.app(scope, received, send)
             return
         x.late, x.verdict = x.verdict, None
+        await self._refused(x, send)
+
+    async def _refused(self, x: Exchange, send: Send) -> None:
+        """Something to replace; the outer door writes the refusal."""
         kind = "websocket.accept" if x.websocket else "http.response.start"
         await send({"type": kind, "status": 500, "headers": []} if not x.websocket else {"type": kind})
 
@@ -738,7 +746,7 @@ class ShieldMiddleware:
 
     def __init__(self, app: App, shield: Protected | None = None) -> None:
         protection: Protection = protection_of(shield)
-        self._door = AsgiDoor(app, protection.open_opaque)
+        self._door = AsgiDoor(app, protection.open_opaque, by_patterns=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scope; the caller's own is not changed."""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAll
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
 
-from portalshield.context import INSTALLED, current_principal
+from portalshield.context import CURRENT, INSTALLED, current_principal
 from portalshield.context import payload as payload
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
@@ -62,12 +62,17 @@ def install(app: Flask, shield: Protected) -> None:
     _replace_default_page(app)
 
 
+def _current() -> Exchange | None:
+    # A WSGI middleware that builds a new environ loses the mark; the context has it still.
+    return marked(request.environ) or CURRENT.get()
+
+
 def _enter(opened: list[Runtime]) -> Response | None:
     """The inner door: finish a suspended walk, then confirm the rule; a verdict is left for the outer door to write."""
-    x = marked(request.environ)
+    x = _current()
     if x is None:
         return None
-    if x.walk is not None:
+    if x.late is None and x.walk is not None:
         suspended, x.walk = x.walk, None
         x.late = judge(x, opened[0], suspended, inside=True)
         if x.late is None:
@@ -92,7 +97,7 @@ def _reach(app: Flask) -> None:
     dispatch = app.full_dispatch_request
 
     def reaching(*args: Any) -> Response:
-        x = marked(request.environ)
+        x = _current()
         if x is not None:
             x.reached = True
         return dispatch(*args)
@@ -130,8 +135,17 @@ def _listed(app: Flask, rule: Rule) -> Route:
         terms=lambda method: _terms(view, method),
         source=f"{getattr(view, '__module__', '?')}.{getattr(view, '__qualname__', '?')}",
         parameters=tuple(sorted(rule.arguments)),
-        static=rule.endpoint == "static" or rule.endpoint.endswith(".static"),
+        static=_serves_files(app, rule, view),
     )
+
+
+def _serves_files(app: Flask, rule: Rule, view: Any) -> bool:
+    """The rule that Flask itself made for a static folder; a view that is only called so is like any other."""
+    if rule.endpoint == "static":
+        return app.has_static_folder and rule.rule == f"{app.static_url_path}/<path:filename>"
+    blueprint = app.blueprints.get(rule.endpoint.removesuffix(".static"))
+    owner = getattr(view, "__self__", None)
+    return blueprint is not None and blueprint.has_static_folder and isinstance(owner, type(blueprint))
 
 
 def _segments(app: Flask, rule: Rule) -> tuple[str, ...]:
@@ -175,6 +189,7 @@ class FlaskTable:
 
     def relist(self) -> list[ConfigurationProblem]:
         """Read the rules anew and compile their plans."""
+        self._views = len(self._app.view_functions)
         rules = list(self._app.url_map.iter_rules())
         compiled, problems = compile_rows(self._build, self._rows, [_listed(self._app, rule) for rule in rules])
         # A Rule has no hash; the list keeps the objects alive, so their ids stay theirs.
@@ -186,9 +201,15 @@ class FlaskTable:
         """Every rule with its plans, in the order of the map."""
         return list(self.rows.values())
 
+    def fresh(self) -> bool:
+        """No view was added or taken away since the last look."""
+        return len(self._app.view_functions) == self._views
+
     def find(self, x: Exchange) -> Plan:
         """The plan of the rule that the application will choose."""
         path = _path_info(x)
+        if not self.fresh():
+            self.relist()
         adapter = self._app.url_map.bind_to_environ(x.native) if not self.by_path_alone else self._adapter
         try:
             rule, arguments = adapter.match(path, x.method, return_rule=True)

@@ -234,19 +234,22 @@ def effective_policy(settings: Settings, rows: Iterable[PolicyRow], route: Route
         merged["public"] = declared = True
     for row in rows:
         if row.pattern.covers(methods, route.segments):
-            merged.update(row.policy.terms)
+            _merge(merged, row.policy.terms)
             health = health or row.health
             declared = True
     terms = route.terms(method)
-    _contradiction(merged, terms)
-    merged.update(terms)
+    _merge(merged, terms)
     return EffectivePolicy(**merged, health=health, declared=declared or bool(terms))
 
 
-def _contradiction(merged: dict[str, Any], terms: Mapping[str, Any]) -> None:
-    """A handler that asks for scopes, roles, a tenant or a login takes back a general policy's `public`."""
-    if merged.get("public") and not terms.get("public") and {"scopes", "roles", "tenant", "max_age"} & set(terms):
-        merged["public"] = False
+_PROTECTIVE = frozenset(("scopes", "roles", "tenant", "cross_tenant", "owners", "max_age", "impersonation"))
+
+
+def _merge(merged: dict[str, Any], terms: Mapping[str, Any]) -> None:
+    """Keyword by keyword. Whoever asks something of the caller takes back a more general `public`."""
+    if "public" not in terms and not _PROTECTIVE.isdisjoint(terms):
+        merged.pop("public", None)
+    merged.update(terms)
 
 
 def compile_rows(

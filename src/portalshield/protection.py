@@ -31,6 +31,7 @@ from portalshield.policy_file import read_policies
 from portalshield.routes import PatternTable, Route, Table
 from portalshield.rules.addresses import parse_networks
 from portalshield.rules.modes import effective
+from portalshield.rules.paths import METHODS
 from portalshield.rules.revocation import Kind, revoked
 from portalshield.runtime import Runtime
 from portalshield.settings import Settings, read
@@ -186,11 +187,11 @@ def _by_patterns(b: Build, rows: list[PolicyRow]) -> tuple[Table, Plan]:
     patterns = []
     for row in rows:
         route = Route("", row.pattern.segments, row.pattern.methods, None)
-        method = min(row.pattern.methods or {"*"})
-        policy = effective_policy(
-            b.settings, [r for r in rows if r.pattern.covers(None, row.pattern.segments)], route, method
-        )
-        patterns.append((row.pattern, compile_policy(b, policy, row.policy.match)))
+        plans = {
+            method: compile_policy(b, effective_policy(b.settings, rows, route, method), row.policy.match)
+            for method in row.pattern.methods or METHODS
+        }
+        patterns.append((row.pattern, plans))
     return PatternTable(patterns, strict), strict
 
 

@@ -61,6 +61,9 @@ class Table(Protocol):
     by_path_alone: bool
     """Method and path decide: what was found may be remembered for them."""
 
+    def fresh(self) -> bool:
+        """No route was added since the last look; asked before anything remembered is believed."""
+
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request, or the strict one where none does."""
 
@@ -132,22 +135,40 @@ class PatternTable:
 
     by_path_alone = True
 
-    def __init__(self, rows: Iterable[tuple[Pattern, Plan]], strict: Plan) -> None:
+    def __init__(self, rows: Iterable[tuple[Pattern, Mapping[str, Plan]]], strict: Plan) -> None:
         self._strict = strict
-        self._index: SegmentIndex[tuple[Pattern, Plan]] = SegmentIndex()
-        for pattern, plan in sorted(rows, key=lambda row: row[0].specificity, reverse=True):
-            self._index.add(pattern.segments, (pattern, plan))
+        self._index: SegmentIndex[tuple[Pattern, Mapping[str, Plan]]] = SegmentIndex()
+        for pattern, plans in sorted(rows, key=lambda row: row[0].specificity, reverse=True):
+            self._index.add(pattern.segments, (pattern, plans))
+
+    def fresh(self) -> bool:
+        """Patterns never change."""
+        return True
 
     def find(self, x: Exchange) -> Plan:
-        """The plan of the most specific pattern that covers method and path."""
-        x.served = True
-        for pattern, plan in self._index.candidates(x.path):
-            if pattern.methods is None or x.method in pattern.methods:
-                segments = segments_of(x.path)
-                x.params = x.arguments = pattern.parameters(segments)
-                x.template = "/" + "/".join(
-                    f"{{{name}}}" if name else segment
-                    for segment, name in zip(pattern.segments, pattern.names, strict=True)
-                )
+        """The plan of the most specific pattern that covers method and path; parameters are those of all that do.
+
+        The application may forgive a slash at the end, so the pattern without it, or with it, counts too.
+        """
+        x.served = x.opaque = True
+        other = x.path[:-1] if x.path.endswith("/") else x.path + "/"
+        for path in (x.path, other):
+            plan = self._match(x, path)
+            if plan is not None:
                 return plan
         return self._strict
+
+    def _match(self, x: Exchange, path: str) -> Plan | None:
+        segments = segments_of(path)
+        found = [row for row in self._index.candidates(path) if x.method in row[1]]
+        params: dict[str, str] = {}
+        for pattern, _ in reversed(found):
+            params.update(pattern.parameters(segments))
+        x.params = x.arguments = params
+        for pattern, plans in found:
+            x.template = "/" + "/".join(
+                f"{{{name}}}" if name else segment
+                for segment, name in zip(pattern.segments, pattern.names, strict=True)
+            )
+            return plans[x.method]
+        return None

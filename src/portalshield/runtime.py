@@ -107,7 +107,12 @@ class Runtime:
         x.plan = self.strict
         x.policy = self.strict.policy
         # What was found for this very spelling before was sane then; a mounted path is only a part of one.
-        found = None if x.mounted else self.known.get((x.method, x.path, x.raw_path))
+        try:
+            if not self.table.fresh():
+                self.known.clear()
+        except Exception as error:
+            return self.stage_failed(x, error)
+        found = None if x.mounted or x.websocket else self.known.get((x.method, x.path, x.raw_path))
         verdict = None if found is not None else insane(x)
         if verdict is None:
             verdict = oversized(x, fields, field_bytes) or (doubled(x) if doubles else None) or self._misframed(x)
@@ -124,7 +129,7 @@ class Runtime:
             if isinstance(plan, Problem):
                 return plan
         else:
-            x.template, x.endpoint, x.params, x.arguments, plan = found
+            x.template, x.endpoint, x.params, x.arguments, x.opaque, plan = found
             x.served = True
         x.plan, x.policy = plan, plan.policy
         store = self.store
@@ -139,7 +144,7 @@ class Runtime:
         if x.served and not x.mounted and not x.websocket and self.table.by_path_alone:
             if len(self.known) >= _KNOWN:
                 self.known.clear()
-            self.known[(x.method, x.path, x.raw_path)] = (x.template, x.endpoint, x.params, x.arguments, plan)
+            self.known[(x.method, x.path, x.raw_path)] = (x.template, x.endpoint, x.params, x.arguments, x.opaque, plan)
         return plan
 
     def _misframed(self, x: Exchange) -> Problem | None:
@@ -352,6 +357,15 @@ def unopened(request_id: str, method: str, accept: bytes | None) -> Rendered:
     """503 for a request that nobody can judge because the application could not be compiled."""
     status, fields, body = render(_UNOPENED, request_id, accept)
     return status, [*fields, (b"x-request-id", request_id.encode())], b"" if method == "HEAD" else body
+
+
+def judged_already(native: Any, by_patterns: bool) -> bool:
+    """A door further out knew this application's routes: this one steps aside.
+
+    One that only knew patterns, or an opaque mount, did not; unless this one would know no more.
+    """
+    found = native.get(MARK)
+    return isinstance(found, Exchange) and (not found.opaque or by_patterns)
 
 
 def marked(native: Any) -> Exchange | None:

@@ -35,6 +35,8 @@ from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 
 _Handle = Callable[[Scope, Receive, Send], Any]
+_WRAPPED = 16
+"""Wrappers around a mounted application that are looked through."""
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}")
 
 
@@ -190,9 +192,22 @@ def _expanded(routes: Iterable[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
 
 def _router_of(mount: Mount) -> Router | None:
     app = getattr(mount, "_base_app", mount.app)
-    if isinstance(app, Starlette):
-        return app.router
-    return app if isinstance(app, Router) else None
+    for _ in range(_WRAPPED):
+        if isinstance(app, Starlette):
+            return app.router
+        if isinstance(app, Router):
+            return app
+        # `app.mount("/x", GZipMiddleware(sub))`: wrappers keep what they wrap in `app`.
+        app = getattr(app, "app", None)
+    return None
+
+
+def _lists(routers: Iterable[Any]) -> Iterator[list[BaseRoute]]:
+    """The route list of every router, of included ones too."""
+    for router in routers:
+        yield router.routes
+        nested = (getattr(route, "original_router", None) for route in router.routes)
+        yield from _lists(found for found in nested if found is not None)
 
 
 def _count(routes: Iterable[BaseRoute]) -> int:
@@ -273,7 +288,8 @@ class StarletteTable:
         for router in listing.routers:
             _reach(router)
         self._shape = listing.shape()
-        self._top = (self._app.router.routes, len(self._app.router.routes))
+        self._lists = list(_lists(listing.routers))
+        self._lengths = [len(routes) for routes in self._lists]
         problems += [
             ConfigurationProblem(
                 "PS-ROUTE-001", "routes", f"a {name} route cannot be read.", "Serve it as its own app."
@@ -286,10 +302,13 @@ class StarletteTable:
         """Every route with its plans, in the order of precedence."""
         return [entry.row for entry in self.entries if not entry.boundary]
 
+    def fresh(self) -> bool:
+        """No router has more or fewer routes than at the last look."""
+        return self._lengths == [len(routes) for routes in self._lists]
+
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request."""
-        routes, count = self._top
-        if len(routes) != count:
+        if not self.fresh():
             self.relist()
         path = get_route_path(x.native) if x.native.get("root_path") else x.path
         plan = self._match(x, path)
@@ -324,6 +343,7 @@ class StarletteTable:
         listed = entry.listed
         x.template = listed.route.template
         x.endpoint = listed.route.key
+        x.opaque = listed.route.kind == "mount"
         if params:
             if listed.route.kind == "mount":
                 params = {name: text for name, text in params.items() if name != "path"}
@@ -373,6 +393,8 @@ def _confirm(target: BaseRoute) -> None:
     def confirming(scope: Scope, receive: Receive, send: Send) -> Any:
         x = _current(scope)
         if x is not None:
+            if x.late is not None:
+                return _nothing()
             if x.endpoint is not scope.get("endpoint") or x.arguments != scope.get("path_params") or x.walk is not None:
                 x.late = x.late or UNCONFIRMED
                 return _nothing()

@@ -40,7 +40,16 @@ from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.rules.colour import is_async
-from portalshield.runtime import BODYLESS_METHODS, CRASHED, UNCONFIRMED, Opening, RequestIds, Runtime, unopened
+from portalshield.runtime import (
+    BODYLESS_METHODS,
+    CRASHED,
+    UNCONFIRMED,
+    Opening,
+    RequestIds,
+    Runtime,
+    judged_already,
+    unopened,
+)
 from portalshield.wire import reason
 
 if TYPE_CHECKING:
@@ -95,13 +104,14 @@ def _key(name: bytes) -> str:
 class WsgiDoor:
     """The outer door. `open_runtime` compiles the application when the first request arrives, never before."""
 
-    def __init__(self, app: WSGIApplication, open_runtime: Callable[[], Runtime]) -> None:
+    def __init__(self, app: WSGIApplication, open_runtime: Callable[[], Runtime], *, by_patterns: bool = False) -> None:
         self.app = app
+        self._by_patterns = by_patterns
         self._opening = Opening(open_runtime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request of the server."""
-        if MARK in environ:
+        if MARK in environ and judged_already(environ, self._by_patterns):
             return self.app(environ, start_response)
         began = perf_counter_ns()
         runtime = self._opening.runtime or self._opening.attempt()
@@ -653,7 +663,7 @@ class ShieldMiddleware:
 
     def __init__(self, app: WSGIApplication, shield: Protected | None = None) -> None:
         protection: Protection = protection_of(shield)
-        self._door = WsgiDoor(app, protection.open_opaque)
+        self._door = WsgiDoor(app, protection.open_opaque, by_patterns=True)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""

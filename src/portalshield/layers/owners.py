@@ -14,7 +14,7 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.needs import AskOwner, Owners, Unavailable
 from portalshield.model.verdicts import Verdict, problem
 from portalshield.rules.addressed import TooManyPairsError, as_id, in_query, names_occur, same_id
-from portalshield.rules.body_ids import in_body
+from portalshield.rules.body_ids import UnreadableError, in_body
 
 Owner = Callable[[str], Any]
 """From the id as text to the tenant that owns it, or None; sync or async."""
@@ -44,7 +44,7 @@ class OwnerStage:
         """Every id of a known name that was not asked yet."""
         try:
             found = list(self._of_body(x) if self._in_body else self._of_head(x))
-        except TooManyPairsError:
+        except (TooManyPairsError, UnreadableError):
             return AskOwner(())
         known = x.owners or {}
         wanted = {pair: None for pair in found if pair not in known}

@@ -27,7 +27,7 @@ from portalshield.rules.addressed import (
     names_occur,
     same_id,
 )
-from portalshield.rules.body_ids import in_body
+from portalshield.rules.body_ids import UnreadableError, in_body
 from portalshield.rules.claims import parse_pointer
 from portalshield.rules.multipart import FormScanner, MultipartFault
 
@@ -37,6 +37,7 @@ _FOREIGN = problem("not-found", why="foreign-tenant")
 _NO_TENANT = problem("no-tenant", why="no-tenant-proven")
 _AMBIGUOUS = problem("no-tenant", why="several-tenants-none-addressed")
 _FLOOD = problem("malformed-request", why="too-many-parameters")
+_UNREADABLE = problem("malformed-request", why="body-unreadable")
 _UNJUDGED = problem("body-too-large", why="body-not-judged")
 _LATE = problem("malformed-request", why="multipart-field-behind-file")
 
@@ -123,6 +124,7 @@ class TenantStage:
             addressed = self._addressed(x)
         except TooManyPairsError:
             return _FLOOD
+        x.memberships = answer.tenants
         member = self._chosen(addressed, answer.tenants)
         if member is None:
             return _FOREIGN if addressed else (_AMBIGUOUS if self._required else None)
@@ -143,6 +145,11 @@ class TenantStage:
                 found.append(value if str(x.arguments.get(name, value)) == value else "")
         if x.query and names_occur(x.query, self._in_query):
             found += [value for _, value in in_query(x.query, fields)]
+        cookie = x.headers.get(b"cookie")
+        if cookie is not None and names_occur(cookie, self._in_query):
+            pairs = (pair.strip().partition(b"=") for pair in cookie.split(b";"))
+            cookies = b"&".join([name + b"=" + value.strip(b'"').replace(b"+", b"%2B") for name, _, value in pairs])
+            found += [value for _, value in in_query(cookies, fields)]
         if not x.headers.disjoint(self._headers):
             for field in self._headers:
                 for raw in x.headers.get_all(field):
@@ -169,17 +176,22 @@ class TenantBodyStage:
         body, principal = x.body, x.principal
         if principal is not None and (x.form is not None or x.form_fault is not None):
             return self._judge_form(x, x.form, principal.tenant)
-        if body is None or principal is None or principal.tenant is None:
+        if body is None or principal is None:
+            return None
+        tenants = (principal.tenant,) if principal.tenant is not None else x.memberships
+        if not tenants:
             return None
         if not x.body_complete:
             return _UNJUDGED
-        tenant = principal.tenant
         try:
             found = in_body(body, x.json, x.headers.get(b"content-type"), self._fields)
         except TooManyPairsError:
             return _FLOOD
+        except UnreadableError:
+            return _UNREADABLE
         for _, value in found:
-            if value is not None and ((addressed := as_id(value)) is None or not same_id(addressed, tenant)):
+            addressed = as_id(value)
+            if value is not None and not (addressed and any(same_id(addressed, tenant) for tenant in tenants)):
                 return _FOREIGN
         return None
 

@@ -71,6 +71,9 @@ class Exchange:
     """Path parameters as text, as they stand in the path."""
     arguments: Mapping[str, Any] = _NONE
     """Path parameters as the framework will hand them over."""
+    opaque: bool = False
+    """The policy came from patterns or stands at an application that the table cannot look into: a door in there judges
+    for itself."""
     served: bool = False
     """A route serves this path with this method."""
     confirmed: bool = False
@@ -89,6 +92,8 @@ class Exchange:
     """The Origin field if the policy shares with it (cors)."""
     principal: Principal | None = None
     """(auth)"""
+    memberships: tuple[str, ...] = ()
+    """The tenants of a principal whose credential names none (tenant)."""
     credential: bytes | None = None
     """The bearer token, until it was verified (auth)."""
     body: bytes | None = None

@@ -171,8 +171,19 @@ def terms_of(target: Any) -> Mapping[str, Any]:
     """What the decorators said of a handler, a class-based view or one of its methods; empty if nothing."""
     while hasattr(target, "func") and not isinstance(target, type):  # functools.partial
         target = target.func
+    if isinstance(target, type):
+        return _of_class(target)
     found = getattr(target, METADATA, None)
     return found if isinstance(found, Mapping) else {}
+
+
+def _of_class(target: type) -> Mapping[str, Any]:
+    """A class-based view has what its bases ask for, but nobody's `public` is inherited."""
+    merged: dict[str, Any] = {}
+    for kind in reversed(target.__mro__):
+        terms = vars(kind).get(METADATA, {})
+        merged.update({name: value for name, value in terms.items() if kind is target or name != "public"})
+    return merged
 
 
 def _attach(target: F, terms: Mapping[str, Any]) -> F:
@@ -191,7 +202,7 @@ def public(handler: F) -> F:
 
 def protect(**terms: Unpack[Terms]) -> Callable[[F], F]:
     """Terms for this handler; the keywords are those of `Policy`. `@protect()` states the strict default."""
-    settled = normal(terms)
+    settled = normal(terms) if terms else {"public": False}
 
     def decorate(handler: F) -> F:
         return _attach(handler, settled)

@@ -6,11 +6,15 @@ spellings that query libraries unfold. JSON bodies are walked by `strict_json.wa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
+from portalshield.rules.strict_json import walk
+
 MAX_PAIRS = 1000
+_OPENS = frozenset((b"{", b"[", b"%"))
 MAX_ID = 128
 
 
@@ -35,6 +39,8 @@ def in_query(data: bytes, names: frozenset[str]) -> Iterator[tuple[str, str]]:
         name, _, value = pair.partition(b"=")
         for known in meant(_decode(name), names):
             yield known, _decode(value)
+        if value[:1] in _OPENS:
+            yield from _in_json(_decode(value), names)
 
 
 def meant(name: str, names: frozenset[str]) -> list[str]:
@@ -44,6 +50,16 @@ def meant(name: str, names: frozenset[str]) -> list[str]:
     if "[" not in name and "." not in name:
         return []
     return [part for part in name.replace("]", "").replace("[", ".").split(".") if part in names]
+
+
+def _in_json(text: str, names: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """A filter that is sent as JSON (`?filter={"tenant_id": ...}`)."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    for name, found in walk(value, names):
+        yield name, as_id(found) or ""
 
 
 def _decode(text: bytes) -> str:

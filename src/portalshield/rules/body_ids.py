@@ -7,6 +7,7 @@ a body that no strict parser has read is read here as loosely as they would.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from portalshield.model.exchange import UNREAD
@@ -14,13 +15,19 @@ from portalshield.rules.addressed import in_query
 from portalshield.rules.media_types import parse_media_type
 from portalshield.rules.strict_json import mentions, walk
 
+_BLANKS = re.compile(r"[ \t\r\n\x1e]*")
 _FORM = "application/x-www-form-urlencoded"
+
+
+class UnreadableError(ValueError):
+    """Nobody here can say what a handler would read."""
 
 
 def in_body(body: bytes, parsed: Any, content_type: bytes | None, names: frozenset[str]) -> list[tuple[str, Any]]:
     """(name, value) of every member and field of these names; `parsed` is the strictly parsed JSON or `UNREAD`.
 
-    Not for multipart forms (`rules/multipart.py`). Raises `TooManyPairsError` for a form of more than 1,000 fields.
+    Not for multipart forms (`rules/multipart.py`). Raises `TooManyPairsError` for a form of more than 1,000 fields,
+    `UnreadableError` for nesting that goes too deep.
     """
     if parsed is not UNREAD:
         return list(walk(parsed, names)) if mentions(body, names) else []
@@ -33,14 +40,26 @@ def in_body(body: bytes, parsed: Any, content_type: bytes | None, names: frozens
 
 
 def _as_any_json(body: bytes, names: frozenset[str]) -> list[tuple[str, Any]]:
+    """All JSON texts that stand in the body one after the other (NDJSON), as far as a parser would get.
+
+    Bytes that are no UTF-8 are replaced, as frameworks do that hand a body over as text. Nesting that this parser
+    cannot follow another one may: `UnreadableError`.
+    """
     found: list[tuple[str, Any]] = []
 
     def every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found.extend(pair for pair in pairs if pair[0] in names)
         return dict(pairs)
 
+    decode = json.JSONDecoder(object_pairs_hook=every_pair).raw_decode
+    text = body.decode(json.detect_encoding(body), "replace").lstrip("\ufeff")
+    at = 0
     try:
-        value = json.loads(body, object_pairs_hook=every_pair)
-    except (ValueError, RecursionError):
-        return []
-    return found + list(walk(value, names))
+        while (start := _BLANKS.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+            value, at = decode(text, start)
+            found += walk(value, names)
+    except RecursionError:
+        raise UnreadableError from None
+    except ValueError:
+        return found
+    return found
