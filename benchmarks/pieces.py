@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import jwt
-from apps import Bench, fastapi_app, get_request, settings
+from apps import ORIGIN, Bench, fastapi_app, get_request, settings, token
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from limits import parse
@@ -18,17 +18,22 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from portalshield.asgi import headers_of
 from portalshield.bench.driver import asgi_scope, browser_request
 from portalshield.bench.measure import Series, Variant, back_to_back, calls
 from portalshield.bench.report import Bar, Row
+from portalshield.layers.auth import BearerStage
+from portalshield.layers.owners import OwnerStage
 from portalshield.model.exchange import Exchange
-from portalshield.model.needs import Hit, Quota
+from portalshield.model.needs import Hit, Owners, Quota
+from portalshield.model.policy import EffectivePolicy
 from portalshield.model.principal import Principal
 from portalshield.protection import Protection
 from portalshield.rules.token_cache import TokenCache
 from portalshield.starlette import StarletteTable
 from portalshield.stores import open_store
-from portalshield.tokens import TokenVerifier
+from portalshield.testing.tokens import mint_token
+from portalshield.tokens import TokenError, TokenVerifier
 
 ISSUER, AUDIENCE = "https://auth.example.test", "portal"
 MANY, FEW = 10_000, 10
@@ -68,7 +73,12 @@ def stores(rounds: int) -> Found:
 def tokens(rounds: int) -> Found:
     """A token seen before, and one that is not, against PyJWT's decode with keys it loaded before."""
     now = time.time()
-    rows, bars = rows_of("token seen before", back_to_back([_hit(now)], rounds=rounds, batch=400)), []
+    found = back_to_back([_hit(now), _header(now), _owner()], rounds=rounds, batch=400)
+    rows = rows_of("token seen before, and an owner asked", found)
+    bars = [
+        Bar("37", "cached token, header to principal, us", round(found["header to principal"].middle / 1000, 2), 3.0),
+        Bar("21b", "owner question beside the callable, us", round(found["owner question"].middle / 1000, 2), 3.0),
+    ]
     for algorithm, signing, public in _keys():
         claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "u1", "tenant_id": "acme", "iat": now, "exp": now + 3600}
         text = jwt.encode(claims, signing, algorithm=algorithm, headers={"kid": "k1"})
@@ -79,7 +89,70 @@ def tokens(rounds: int) -> Found:
         rows += rows_of(f"token not seen before, {algorithm}", found)
         ratio = found["portalshield"].middle / found["PyJWT decode"].middle
         bars.append(Bar("B6", f"B6 {algorithm}: verifying / PyJWT's decode", round(ratio, 3), 1.0))
+        bars.append(_forged(algorithm, verify, _pyjwt(algorithm, public, _spoilt(text)), _spoilt(text), rounds))
     return rows, bars
+
+
+def _spoilt(token: str) -> str:
+    """The same token with another signature of the same length."""
+    signed, _, signature = token.rpartition(".")
+    return f"{signed}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
+
+
+def _forged(algorithm: str, verify: Callable[[str], Any], theirs: Callable[[], Any], token: str, rounds: int) -> Bar:
+    def refusing(call: Callable[[], Any], error: type[Exception]) -> Callable[[], None]:
+        def refused() -> None:
+            try:
+                call()
+            except error:
+                return
+            raise AssertionError("a forged token was accepted")
+
+        return refused
+
+    ours = calls("portalshield", refusing(partial(verify, token), TokenError))
+    found = back_to_back([ours, calls("PyJWT", refusing(theirs, jwt.InvalidTokenError))], rounds=rounds, batch=40)
+    ratio = found["portalshield"].middle / found["PyJWT"].middle
+    return Bar("B6", f"B6 {algorithm}: refusing a forged token / PyJWT", round(ratio, 3), 1.0)
+
+
+def _header(now: float) -> Variant:
+    """The whole auth stage for a token that was seen before."""
+    config = settings()
+    authority = Protection(config).authority
+    if authority is None:
+        raise LookupError("the benchmark's settings verify tokens")
+    stage = BearerStage(authority, policy=EffectivePolicy(), cookie=None, login_url=None)
+    raw = [(b"authorization", b"Bearer " + mint_token(config, tenant="acme").encode())]
+    x = Exchange()
+    x.headers, _ = headers_of(raw)
+    x.now = now
+    stage.check(x)
+
+    def check() -> None:
+        x.principal = None
+        if stage.check(x) is not None or x.principal is None:
+            raise AssertionError("the token was refused")
+
+    return calls("header to principal", check)
+
+
+def _owner() -> Variant:
+    """What asking an owner costs beside the owner itself: finding the id, the need, the comparison."""
+    stage = OwnerStage({"invoice_id": lambda value: "acme"}, in_body=False)
+    x = Exchange()
+    x.headers, _ = headers_of([])
+    x.principal = Principal("u1", "acme")
+    x.params = x.arguments = {"invoice_id": "42"}
+    answer = Owners(("acme",))
+
+    def ask() -> None:
+        x.owners = None
+        need = stage.ask(x)
+        if need is None or stage.settle(x, need, answer) is not None:
+            raise AssertionError("the owner was not asked")
+
+    return calls("owner question", ask)
 
 
 def _hit(now: float) -> Variant:
@@ -129,7 +202,25 @@ def flood(bench: Bench, rounds: int) -> Found:
     spent = bench.shielded("429", fastapi_app(), request, expect=429, RATE__PER_IP="1/hour")
     found = back_to_back([bare, spent], rounds=rounds, batch=25)
     ratio = found["429"].middle / found["bare"].middle
-    return rows_of("flood over its quota", found), [Bar("B6", "B6 429 / bare request", round(ratio, 3), 0.5)]
+    rows, bars = _strangers(bench, rounds)
+    return rows_of("flood over its quota", found) + rows, [
+        Bar("B6", "B6 429 / bare request", round(ratio, 3), 0.5),
+        *bars,
+    ]
+
+
+def _strangers(bench: Bench, rounds: int) -> Found:
+    """A tenant that exists elsewhere and one that exists nowhere are refused in the same time."""
+
+    def refused(name: str) -> Variant:
+        request = browser_request("GET", f"/tenants/{name}/clients/42", token=token(), origin=ORIGIN)
+        return bench.shielded(name, fastapi_app(), request, expect=404)
+
+    found = back_to_back([refused("other"), refused("nobody")], rounds=rounds, batch=50)
+    ratio = found["other"].middle / found["nobody"].middle
+    return rows_of("foreign and unknown tenant", found), [
+        Bar("23", "23 foreign / unknown tenant, time to refuse", round(max(ratio, 1 / ratio), 3), 1.1)
+    ]
 
 
 # -- size of the configuration ----------------------------------------------------------------------------------------

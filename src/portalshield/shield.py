@@ -102,6 +102,19 @@ class Shield:
         """
         self.protection.revoke({"jti": jti, "sid": sid, "subject": subject, "tenant": tenant, "issuer": issuer}, before)
 
+    def key_sets(self) -> dict[str, dict[str, Any]]:
+        """For readiness checks: per issuer whose keys are fetched, whether there are any, how old, what went wrong."""
+        return {
+            name: {
+                "ready": keys.ready,
+                "age_s": keys.age_s,
+                "generation": keys.generation,
+                "failures": keys.failures,
+                "unknown_kids": keys.unknown_kids,
+            }
+            for name, keys in self.protection.keys.items()
+        }
+
     def routes(self) -> list[RouteReport]:
         """Every route with its protections, in the application's order of precedence."""
         return reports(self._rows())
