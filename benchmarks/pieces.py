@@ -168,6 +168,7 @@ def _keys() -> Iterator[tuple[str, Any, Any]]:
     yield "HS256", secret, secret
     for algorithm, private in (
         ("RS256", rsa.generate_private_key(public_exponent=65_537, key_size=2048)),
+        ("PS256", rsa.generate_private_key(public_exponent=65_537, key_size=2048)),
         ("ES256", ec.generate_private_key(ec.SECP256R1())),
         ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
     ):

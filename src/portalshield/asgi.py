@@ -135,7 +135,7 @@ class AsgiDoor:
             entered = perf_counter_ns()
             try:
                 await self.app(x.native, receive if x.walk is not None else outgoing(x, receive), answer)
-                if judging is not None:
+                if judging is not None and judging.held is not None:
                     await judging.end()
             except Exception as error:
                 if not await response.rescue(error):
@@ -593,27 +593,27 @@ class _Judged:
     """The way out of the application for an answer that has judges: what they want to read is held back, from its head
     to its last byte, and then goes on as it came, or not at all. Stands at the inner door where there is one."""
 
-    __slots__ = ("_head", "_held", "_over", "_runtime", "_send", "_x")
+    __slots__ = ("_head", "_over", "_runtime", "_send", "_x", "held")
 
     def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
         self._x = x
         self._runtime = runtime
         self._send = send
         self._head: Message = {}
-        self._held: Held | None = None
+        self.held: Held | None = None
         self._over = False
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application sends."""
-        if self._held is not None:
-            return self._holding(self._held, message)
+        if self.held is not None:
+            return self._holding(self.held, message)
         if self._over:
             return _nothing()
         x = self._x
         if message["type"] == "http.response.start" and not x.judged and x.late is None:
             self._head = message
-            self._held = self._runtime.hold(x, message["status"], message.get("headers") or ())
-            if self._held is not None:
+            self.held = self._runtime.hold(x, message["status"], message.get("headers") or ())
+            if self.held is not None:
                 return _nothing()
             if self._x.late is not None:
                 return self._refused()
@@ -621,8 +621,8 @@ class _Judged:
 
     async def end(self) -> None:
         """The application returned: what is held now never became what it declared."""
-        if self._held is not None:
-            await self._released(self._held, None)
+        if self.held is not None:
+            await self._released(self.held, None)
 
     async def _holding(self, held: Held, message: Message) -> None:
         if message["type"] != "http.response.body":
@@ -631,7 +631,7 @@ class _Judged:
             await self._released(held, None, more=message.get("more_body", False))
 
     async def _released(self, held: Held, following: Message | None, *, more: bool = True) -> None:
-        self._held = None
+        self.held = None
         x = self._x
         if x.late is None:
             self._runtime.settle(x, held)
@@ -720,7 +720,8 @@ class InnerDoor:
     async def _judged(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         judged = _Judged(x, runtime, send)
         await self.app(scope, receive, judged.send)
-        await judged.end()
+        if judged.held is not None:
+            await judged.end()
 
     async def _resumed(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         suspended, x.walk = x.walk, None
