@@ -41,12 +41,13 @@ from portalshield.model.needs import (
     Unavailable,
 )
 from portalshield.model.principal import Principal
-from portalshield.model.verdicts import Problem, Reply, problem
+from portalshield.model.verdicts import Problem, Reply
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.rules.colour import is_async
 from portalshield.runtime import (
     BODYLESS_METHODS,
     CRASHED,
+    NO_BODY,
     UNCONFIRMED,
     Opening,
     RequestIds,
@@ -63,7 +64,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 _ids = RequestIds()
 
 
@@ -465,17 +465,9 @@ def outgoing(x: Exchange, receive: Receive) -> Receive:
         if x.body_complete:
             return receive
     elif not x.has_body:
-        return _guarded(x, _NO_BODY, receive)
+        return _guarded(x, NO_BODY, receive)
     judges = [judge for guard in x.plan.guards if (judge := guard(x)) is not None]
     return _guarded(x, judges, receive) if judges else receive
-
-
-def _unannounced(chunk: bytes) -> Problem | None:
-    """A body that neither a length nor a coding announced: nobody judged it (HTTP/2 allows it, RFC 9113, 8.1.1)."""
-    return _UNANNOUNCED if chunk else None
-
-
-_NO_BODY: list[Callable[[bytes], Problem | None]] = [_unannounced]
 
 
 def _replay(body: bytes, complete: bool, receive: Receive) -> Receive:

@@ -35,6 +35,7 @@ from portalshield.stores.revocations import RevocationStore
 from portalshield.telemetry.lines import RequestLines, RequestRecord
 from portalshield.wire import Rendered, render
 
+_UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 UNCONFIRMED = problem("internal-error", why="route-not-confirmed")
 CRASHED = problem("internal-error", why="application-crashed")
 _BUG = problem("internal-error", why="stage-failed")
@@ -372,3 +373,12 @@ def marked(native: Any) -> Exchange | None:
     """The exchange a door left on this scope or environ."""
     found = native.get(MARK)
     return found if isinstance(found, Exchange) else None
+
+
+def _unannounced(chunk: bytes) -> Problem | None:
+    """A body that neither a length nor a coding announced: nobody judged it (HTTP/2 allows it, RFC 9113, 8.1.1)."""
+    return _UNANNOUNCED if chunk else None
+
+
+NO_BODY: list[Callable[[bytes], Problem | None]] = [_unannounced]
+"""The guards of a request that announced no body."""

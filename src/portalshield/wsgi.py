@@ -37,12 +37,13 @@ from portalshield.model.needs import (
     Unavailable,
 )
 from portalshield.model.principal import Principal
-from portalshield.model.verdicts import Problem, Reply, Verdict, problem
+from portalshield.model.verdicts import Problem, Reply, Verdict
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.rules.colour import is_async
 from portalshield.runtime import (
     BODYLESS_METHODS,
     CRASHED,
+    NO_BODY,
     UNCONFIRMED,
     Opening,
     RequestIds,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
 _ids = RequestIds()
 _BLOCK = 65_536
-_UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 
 
 class EnvironHeaders:
@@ -322,7 +322,7 @@ def admit_body(x: Exchange) -> None:
     if x.has_body:
         judges = [judge_chunk for guard in x.plan.guards if (judge_chunk := guard(x)) is not None]
     else:
-        judges = _NO_BODY if environ.get("wsgi.input_terminated") and not _announces(environ) else []
+        judges = NO_BODY if environ.get("wsgi.input_terminated") and not _announces(environ) else []
     if x.body is not None:
         environ["wsgi.input"] = _Guarded(x, judges, _Joined(x.body, environ["wsgi.input"]))
     elif judges:
@@ -332,13 +332,6 @@ def admit_body(x: Exchange) -> None:
 def _announces(environ: WSGIEnvironment) -> bool:
     """HTTP/1 says that a body follows or has none (RFC 9112, 6.3); later versions may send one without saying."""
     return str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1.")
-
-
-def _unannounced(chunk: bytes) -> Problem | None:
-    return _UNANNOUNCED if chunk else None
-
-
-_NO_BODY: list[Callable[[bytes], Problem | None]] = [_unannounced]
 
 
 class _Joined:

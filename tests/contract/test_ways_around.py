@@ -374,3 +374,108 @@ class TestRoutesThatChange:
         x.native = {"type": "websocket", "path": "/w/north", "root_path": "", "headers": []}
         runtime.begin(x, 0, 0, False)
         assert x.endpoint is socket
+
+
+class TestConfirmation:
+    """The endpoint that really runs must be the one whose policy was applied."""
+
+    @pytest.mark.parametrize("door", ["asgi", "wsgi"])
+    def test_a_middleware_that_rewrites_the_path(self, settings: Settings, door: str) -> None:
+        """A public path that becomes a protected one inside the application: refused, its handler never runs."""
+        found, calls = _rewriting_asgi(settings) if door == "asgi" else _rewriting_wsgi(settings)
+        answer = found.request("GET", "/open")
+        assert (answer.status, calls) == (500, [])
+        assert b"SECRET" not in answer.body
+
+    def test_routes_that_change_places(self, settings: Settings) -> None:
+        """Same number, same parameters, another handler: the comparison of endpoints notices."""
+        calls: list[str] = []
+
+        async def page(request: Any) -> PlainTextResponse:
+            return PlainTextResponse("page")
+
+        async def secret(request: Any) -> PlainTextResponse:
+            calls.append("secret")
+            return PlainTextResponse("SECRET")
+
+        app = Starlette(routes=[Route("/{name}", public(page)), Route("/{name}", secret)])
+        Shield(app, settings=settings)
+        door = AsgiDoor(app)
+        assert door.request("GET", "/x").body == b"page"
+        app.router.routes.reverse()
+        assert door.request("GET", "/x").status == 500
+        assert calls == []
+
+    def test_what_was_refused_is_not_tried_again(self) -> None:
+        """After a refusal inside, a second try at the right path runs nothing either; without an inner door too."""
+        settings = Settings.from_env(environment(MODE__RESPONSE_GUARD="off"))
+        calls: list[str] = []
+        app = FastAPI()
+
+        @app.get("/open")
+        @public
+        async def page() -> str:
+            calls.append("open")
+            return "page"
+
+        @app.get("/secret")
+        async def secret() -> str:
+            calls.append("secret")
+            return "SECRET"
+
+        class Twice:
+            def __init__(self, app: Any) -> None:
+                self.app = app
+
+            async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+                await self.app({**scope, "path": "/secret"}, receive, send)
+                await self.app(scope, receive, send)
+
+        app.add_middleware(Twice)
+        Shield(app, settings=settings)
+        assert AsgiDoor(app).request("GET", "/open").status == 500
+        assert calls == []
+
+
+def _rewriting_asgi(settings: Settings) -> tuple[Any, list[str]]:
+    app, calls = FastAPI(), []
+
+    @app.get("/open")
+    @public
+    async def page() -> str:
+        return "page"
+
+    @app.get("/secret")
+    async def secret() -> str:
+        calls.append("secret")
+        return "SECRET"
+
+    class Rewrite:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app({**scope, "path": "/secret"}, receive, send)
+
+    app.add_middleware(Rewrite)
+    Shield(app, settings=settings)
+    return AsgiDoor(app), calls
+
+
+def _rewriting_wsgi(settings: Settings) -> tuple[Any, list[str]]:
+    app, calls = Flask(__name__), []
+
+    @app.get("/open")
+    @public
+    def page() -> str:
+        return "page"
+
+    @app.get("/secret")
+    def secret() -> str:
+        calls.append("secret")
+        return "SECRET"
+
+    inner = app.wsgi_app
+    app.wsgi_app = lambda environ, start: inner({**environ, "PATH_INFO": "/secret"}, start)  # type: ignore[method-assign]
+    Shield(app, settings=settings)
+    return WsgiDoor(app), calls
