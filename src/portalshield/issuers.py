@@ -15,7 +15,7 @@ from portalshield.model.setting import ConfigurationProblem
 from portalshield.rules.authority import Authority, Issuer, KeyHolder, RevocationHolder, StaticKeys
 from portalshield.rules.claims import ClaimMap, Pointer, parse_pointer
 from portalshield.rules.keys import KeySnapshot, UnusableKeyError, load_keys, parse_key_set
-from portalshield.rules.presets import Preset
+from portalshield.rules.presets import DIRECTORY, PERSONAL_ACCOUNTS, Preset
 from portalshield.rules.secrets_known import guessable
 from portalshield.rules.token_cache import TokenCache
 from portalshield.rules.tokens import Verifier
@@ -29,6 +29,15 @@ _GUESSABLE = {
     "too-short": "is shorter than its hash.",
     "few-distinct-bytes": "has fewer than 8 different characters.",
 }
+
+_NOBODY = {DIRECTORY[0]: (PERSONAL_ACCOUNTS,)}
+"""Every directory, but for the one that is no organisation's."""
+_EVERYBODY = ConfigurationProblem(
+    "PS-AUTH-018",
+    "PORTALSHIELD_TENANT__CLAIM",
+    "does not name the directory, and AUTH__ISSUER lets every directory in.",
+    "Write /tid, then each directory is a tenant, or name the directories one by one under AUTH__ISSUERS.",
+)
 
 Fetched = RemoteKeys[KeySnapshot]
 Found = tuple[Authority | None, dict[str, Fetched], list[ConfigurationProblem]]
@@ -59,6 +68,9 @@ def _issuer(
     verified: Verified, tenant: TenantConfig, development: bool
 ) -> tuple[Issuer | None, list[ConfigurationProblem]]:
     prefix, row, config = verified
+    template = row.template_for(config.issuer)
+    if template is not None and DIRECTORY not in _pointers(tenant.claim):
+        return None, [_EVERYBODY]
     try:
         verifier = _verifier(row, config)
     except ValueError as error:
@@ -73,11 +85,13 @@ def _issuer(
 
 def _verifier(row: Preset, config: IssuerConfig) -> Verifier:
     own_secret = config.secret is not None
+    template = row.template_for(config.issuer)
     # Cognito's access tokens name the client they are for in `client_id`: the configured audience is compared there.
     audience = () if row.party == "client_id" else config.audience or row.audience
     return Verifier(
         algorithms=config.algorithms or (row.own_secret if own_secret else row.algorithms),
-        issuer=config.named_issuer(row),
+        issuer=config.named_issuer(row) if template is None else None,
+        issuer_template=template,
         audience=audience,
         client_ids=config.audience if row.party == "client_id" else (),
         authorized_parties=config.authorized_parties,
@@ -88,7 +102,7 @@ def _verifier(row: Preset, config: IssuerConfig) -> Verifier:
         subject_claim="sub" if config.subject_claim.startswith("/") else config.subject_claim,
         required=row.required,
         demand=row.demand,
-        refuse=row.refuse,
+        refuse=row.refuse if template is None else {**row.refuse, **_NOBODY},
         insecure_no_audience=config.insecure_no_audience,
         insecure_no_expiry=config.insecure_no_expiry,
     )
@@ -97,9 +111,13 @@ def _verifier(row: Preset, config: IssuerConfig) -> Verifier:
 def _claim_map(row: Preset, config: IssuerConfig, tenant: TenantConfig) -> ClaimMap:
     """What was set, even to the default, wins over what the provider's row says."""
     said = config.model_fields_set
+    tenants = _pointers(tenant.claim if "claim" in tenant.model_fields_set else row.tenants)
+    if row.template_for(config.issuer) is not None:
+        # Whatever else stands in such a token, its directory can write: only the directory's id was proven.
+        tenants = (DIRECTORY,)
     return ClaimMap(
         parse_pointer(config.subject_claim),
-        _pointers(tenant.claim if "claim" in tenant.model_fields_set else row.tenants),
+        tenants,
         _pointers(config.roles_claim if "roles_claim" in said else row.roles),
         _pointers(config.scopes_claim if "scopes_claim" in said else row.scopes),
     )
@@ -124,7 +142,7 @@ def _keys(row: Preset, config: IssuerConfig, algorithms: tuple[str, ...], develo
     if config.jwks_url is None and row.discovery:
         return RemoteKeys(
             row.key_set_for(issuer) or "",
-            load=discovered(issuer, load, allow_http=development),
+            load=discovered(row.template_for(issuer) or issuer, load, allow_http=development),
             timeout_s=STEP_TIMEOUT_S,
             allow_http=development,
         )

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from conftest import MakePortal, Portal
-from portalshield import Policy, Principal, current_principal
+from portalshield import ConfigurationError, Policy, Principal, current_principal
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -195,6 +195,62 @@ class TestKeySets:
             ({**theirs, "aud": "portal"}, OTHER_KEY, "k2"),
         ):
             assert portal.request("GET", "/search", _bearer(_signed(claims, key, kid))).slug == "invalid-token"
+
+    def test_every_directory_of_entra(self, make: MakePortal) -> None:
+        """Users of any organisation come in, each into its own tenant; without its claim the portal does not start."""
+        directory, other = "6babcaad-604b-40ac-a9d7-9fd97c0b779f", "b8a0d5e2-7c3f-4f3e-9d3b-0c5a1f2e3d4c"
+        cloud = "https://login.microsoftonline.com"
+        keys = [
+            {**json.loads(_key_set(key, kid))["keys"][0], "issuer": f"{cloud}/{issuer}/v2.0"}
+            for key, kid, issuer in ((KEY, "k1", "{tenantid}"), (OTHER_KEY, "k2", other))
+        ]
+        env = {
+            "AUTH": "oidc",
+            "AUTH__ISSUER": f"{cloud}/organizations/v2.0",
+            "AUTH__AUDIENCE": "portal",
+            "AUTH__JWKS": json.dumps({"keys": keys}),
+        }
+        with pytest.raises(ConfigurationError, match="PS-AUTH-018"):
+            make(env)
+        portal = make({**env, "TENANT__CLAIM": "/tid"})
+        claims = {"iss": f"{cloud}/{directory}/v2.0", "tid": directory, "aud": "portal"}
+        theirs = {**claims, "iss": f"{cloud}/{other}/v2.0", "tid": other}
+        for _ in range(2):  # verified, then recalled
+            for user, key, kid in ((claims, KEY, "k1"), (theirs, KEY, "k1"), (theirs, OTHER_KEY, "k2")):
+                answer = portal.request("GET", "/search", _bearer(_signed(user, key, kid)))
+                assert (answer.status, answer.json["tenant"]) == (200, user["tid"])
+        assert portal.request("GET", f"/tenants/{other}/clients/1", _bearer(_signed(claims))).status == 404
+        for user, key, kid in (
+            ({**claims, "tid": other}, KEY, "k1"),
+            ({**claims, "iss": theirs["iss"]}, KEY, "k1"),
+            (claims, OTHER_KEY, "k2"),
+        ):
+            assert portal.request("GET", "/search", _bearer(_signed(user, key, kid))).slug == "invalid-token"
+
+    @pytest.mark.parametrize(
+        ("terms", "mode"),
+        [
+            pytest.param({"cross_tenant": True, "roles": ["support"]}, "enforce", id="roles of anybody's"),
+            pytest.param({"mode": "report"}, "enforce", id="one route reports"),
+            pytest.param({}, "off", id="tenants off"),
+        ],
+    )
+    def test_every_directory_needs_tenants_enforced(
+        self, make: MakePortal, terms: Any, mode: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whoever lets every directory in cannot open a route across tenants, or do without them: nobody is served."""
+        env = {
+            "AUTH": "oidc",
+            "AUTH__ISSUER": "https://login.microsoftonline.com/organizations/v2.0",
+            "AUTH__AUDIENCE": "portal",
+            "AUTH__JWKS": _key_set(KEY, "k1"),
+            "TENANT__CLAIM": "/tid",
+            "MODE__TENANT": mode,
+        }
+        portal = make(env, policies=[Policy("GET /search", **terms)] if terms else [])
+        assert portal.request("GET", "/search").status == 503
+        assert ("GET /search" if terms else "GET /me") in caplog.text
+        assert "PS-POLICY-004" in caplog.text
 
     def test_supabase_s_legacy_secret(self, make: MakePortal) -> None:
         """`AUTH__SECRET` with the preset: no key set is fetched, the API keys of the same secret are refused."""

@@ -121,6 +121,36 @@ def test_a_key_is_bound_to_one_algorithm(key: dict[str, Any], algorithms: tuple[
 
 
 @pytest.mark.parametrize(
+    ("member", "issuer"),
+    [
+        pytest.param("https://id.example/{tenantid}/v2.0", "https://id.example/{tenantid}/v2.0", id="a text"),
+        pytest.param(["https://id.example"], None, id="a list says nothing"),
+        pytest.param(7, None, id="a number says nothing"),
+    ],
+)
+def test_a_key_may_say_whose_tokens_it_signs(member: Any, issuer: str | None) -> None:
+    """Microsoft's sets do; elsewhere an unknown member is ignored (RFC 7517, 4)."""
+    (loaded,) = load_keys(jwk("P-256", issuer=member)).keys.values()
+    assert loaded.issuer == issuer
+
+
+def test_one_kid_for_two_issuers_is_ambiguous() -> None:
+    """Which of the two it signs for nobody can tell, though the key is the same."""
+    both = [jwk("P-256", kid="a", issuer=name) for name in ("https://a.example", "https://b.example")]
+    assert reason_of({"keys": both}) == "no-usable-key"
+    assert reason_of({"keys": [both[0], both[0]]}) == "loaded"
+
+
+def test_an_unreadable_key_makes_its_name_ambiguous() -> None:
+    """Two keys of one name: that one of them cannot be read must not decide which is trusted. Others are unharmed."""
+    broken = jwk("P-256", kid="a", x="AB")
+    rows = [jwk("P-256", kid="a"), broken, jwk("P-384", kid="b"), jwk("RSA", kid="a", use="enc")]
+    for found in (load_keys({"keys": rows}), parse_key_set(json.dumps({"keys": rows}).encode(), (), 0.0)):
+        assert set(found.keys) == {("b", "ES384")}
+        assert (-1, "ambiguous-kid") in found.skipped
+
+
+@pytest.mark.parametrize(
     ("key", "algorithms", "reason"),
     [
         pytest.param(jwk("RSA", alg="PS256"), ("RS256",), "alg-not-configured", id="another algorithm than configured"),

@@ -17,8 +17,10 @@ from portalshield.layers.auth import AuthConfig, IssuerConfig
 from portalshield.layers.tenant import TenantConfig
 from portalshield.rules.authority import Authority
 from portalshield.rules.claims import authenticated_at, parse_pointer
-from portalshield.rules.presets import PRESETS, names_anybody
-from portalshield.rules.tokens import TokenError
+from portalshield.rules.presets import PERSONAL_ACCOUNTS, PRESETS, names_anybody
+from portalshield.rules.tokens import TokenError, Verifier
+from portalshield.stores import discovery
+from portalshield.stores.discovery import MetadataError
 
 NOW = 1_800_000_000
 SECRET = "correct-horse-battery-staple-and-more-0123456789"
@@ -341,6 +343,188 @@ def test_what_is_set_wins() -> None:
         found.verify(token("supabase"), NOW)
 
 
+def entra(directory: str, version: str = "/v2.0") -> str:
+    """The issuer of one directory of Microsoft Entra."""
+    return f"https://login.microsoftonline.com/{directory}{version}"
+
+
+NORTH, SOUTH = "6babcaad-604b-40ac-a9d7-9fd97c0b779f", "b8a0d5e2-7c3f-4f3e-9d3b-0c5a1f2e3d4c"
+EVERYBODY, TEMPLATE = entra("organizations"), entra("{tenantid}")
+EMPLOYEE = {
+    **TIMES,
+    "iss": entra(NORTH),
+    "tid": NORTH,
+    "aud": "5f0c3c1e-0d9b-4f9e-8f39-0a8a3f1d7c11",
+    "sub": "AAAAAJw1",
+    "oid": "0e4d2f6b-2f55-4f4c-9a55-1b9d4f0c2b77",
+    "ver": "2.0",
+    "scp": "invoices.read",
+    "roles": ["owner"],
+    "tenant_id": "of-somebody-else",
+}
+
+
+class TestEveryDirectory:
+    """Microsoft Entra's endpoint for every organisation: token, issuer and key must be of one directory."""
+
+    def signs_for(self, of_key: Any, claim: tuple[str, ...] = ("/tid",), **terms: Any) -> Authority:
+        """Every directory, with the RSA key saying whose tokens it signs; `REMOVED`: it says nothing."""
+        keys = [{**row, "issuer": of_key} for row in json.loads(key_set())["keys"]]
+        written = [{name: value for name, value in row.items() if value is not REMOVED} for row in keys]
+        settings = {"issuer": EVERYBODY, "audience": (EMPLOYEE["aud"],), "jwks": json.dumps({"keys": written})}
+        return authority("oidc", claim, **{**settings, **terms})
+
+    @pytest.mark.parametrize("of_key", [TEMPLATE, entra(NORTH)], ids=["a key for all", "a key for this one"])
+    @pytest.mark.parametrize("endpoint", ["common", "organizations"])
+    def test_each_directory_is_a_tenant(self, endpoint: str, of_key: str) -> None:
+        """The tenant is the directory, whatever other tenant the token names."""
+        found = self.signs_for(of_key, ("/tenant_id", "/tid"), issuer=entra(endpoint))
+        principal = found.verify(signed(EMPLOYEE), NOW)
+        assert (principal.tenant, principal.issuer, principal.roles) == (NORTH, entra(NORTH), ("owner",))
+        recalled = found.recall(signed(EMPLOYEE), NOW)
+        assert recalled == principal
+
+    @pytest.mark.parametrize(
+        ("changes", "of_key", "code"),
+        [
+            pytest.param({"tid": SOUTH}, TEMPLATE, "wrong-issuer", id="another directory's id"),
+            pytest.param({"iss": entra(SOUTH)}, TEMPLATE, "wrong-issuer", id="another directory's issuer"),
+            pytest.param({}, entra(SOUTH), "wrong-issuer", id="a key of another directory"),
+            pytest.param({}, entra(PERSONAL_ACCOUNTS), "wrong-issuer", id="the key of personal accounts"),
+            pytest.param({}, entra("{tenantid}", "/"), "wrong-issuer", id="a key for another template"),
+            pytest.param({}, "https://sts.windows.net/{tenantid}/", "wrong-issuer", id="a key for version 1"),
+            pytest.param({}, EVERYBODY, "wrong-issuer", id="a key for the endpoint's name"),
+            pytest.param({}, "", "wrong-issuer", id="a key for nothing"),
+            pytest.param({}, [TEMPLATE], "wrong-issuer", id="a key for a list"),
+            pytest.param({}, REMOVED, "wrong-issuer", id="a key that does not say for whom"),
+            pytest.param({"tid": REMOVED}, TEMPLATE, "missing-claim", id="no directory"),
+            pytest.param({"tid": "north"}, TEMPLATE, "bad-claim", id="a directory that is no GUID"),
+            pytest.param({"tid": "north", "iss": entra("north")}, TEMPLATE, "bad-claim", id="no GUID, twice"),
+            pytest.param({"tid": "", "iss": entra("")}, TEMPLATE, "bad-claim", id="an empty directory"),
+            pytest.param({"tid": [NORTH]}, TEMPLATE, "bad-claim", id="a list of directories"),
+            pytest.param({"tid": None}, TEMPLATE, "bad-claim", id="null"),
+            pytest.param({"tid": NORTH.upper(), "iss": entra(NORTH.upper())}, TEMPLATE, "bad-claim", id="upper case"),
+            pytest.param({"tid": NORTH.upper()}, TEMPLATE, "bad-claim", id="the id in upper case"),
+            pytest.param({"iss": entra(NORTH.upper())}, TEMPLATE, "wrong-issuer", id="the issuer in upper case"),
+            pytest.param({"tid": NORTH.replace("-", "")}, TEMPLATE, "bad-claim", id="a GUID without dashes"),
+            pytest.param({"tid": f"{{{NORTH}}}"}, TEMPLATE, "bad-claim", id="a GUID in braces"),
+            pytest.param({"iss": f"https://sts.windows.net/{NORTH}/"}, TEMPLATE, "wrong-issuer", id="version 1"),
+            pytest.param({"iss": entra(NORTH, "")}, TEMPLATE, "wrong-issuer", id="without its version"),
+            pytest.param({"iss": entra(NORTH) + "/"}, TEMPLATE, "wrong-issuer", id="a slash more"),
+            pytest.param({"iss": TEMPLATE}, TEMPLATE, "wrong-issuer", id="the template itself"),
+            pytest.param({"iss": TEMPLATE, "tid": "{tenantid}"}, TEMPLATE, "bad-claim", id="the template, twice"),
+            pytest.param({"iss": EVERYBODY}, TEMPLATE, "wrong-issuer", id="the endpoint's name"),
+            pytest.param({"iss": REMOVED}, TEMPLATE, "wrong-issuer", id="no issuer"),
+            pytest.param({"iss": [entra(NORTH)]}, TEMPLATE, "bad-claim", id="a list of issuers"),
+            pytest.param({"iss": f"https://evil.example/{NORTH}/v2.0"}, TEMPLATE, "wrong-issuer", id="another host"),
+            pytest.param(
+                {"tid": PERSONAL_ACCOUNTS, "iss": entra(PERSONAL_ACCOUNTS)},
+                entra(PERSONAL_ACCOUNTS),
+                "claim-refused",
+                id="a personal account",
+            ),
+            pytest.param(
+                {"tid": PERSONAL_ACCOUNTS, "iss": entra(PERSONAL_ACCOUNTS)},
+                TEMPLATE,
+                "claim-refused",
+                id="a personal account by the common key",
+            ),
+            pytest.param({"aud": "another"}, TEMPLATE, "wrong-audience", id="for another application"),
+            pytest.param({"aud": REMOVED}, TEMPLATE, "missing-claim", id="for nobody"),
+        ],
+    )
+    def test_a_near_miss_is_refused(self, changes: dict[str, Any], of_key: Any, code: str) -> None:
+        """The signature is good; directory, issuer and key do not agree."""
+        claims = {name: value for name, value in {**EMPLOYEE, **changes}.items() if value is not REMOVED}
+        with pytest.raises(TokenError, match=f"^{code}$"):
+            self.signs_for(of_key).verify(signed(claims), NOW)
+
+    @pytest.mark.parametrize(
+        ("claim", "started"),
+        [
+            pytest.param(None, False, id="unset"),
+            pytest.param(("/tenant_id",), False, id="what its admins write"),
+            pytest.param(("/oid",), False, id="the user"),
+            pytest.param(("/tid/id",), False, id="below it"),
+            pytest.param(("/o/id", "/tid"), True, id="beside another provider's"),
+            pytest.param(("tid",), True, id="by name"),
+        ],
+    )
+    def test_it_starts_only_where_the_directory_is_the_tenant(
+        self, claim: tuple[str, ...] | None, started: bool
+    ) -> None:
+        """Everybody with a Microsoft account of some organisation comes in: they must not share a tenant."""
+        config = AuthConfig(preset="oidc", issuer=EVERYBODY, audience=("a",), jwks=key_set())
+        tenant = TenantConfig(claim=claim) if claim else TenantConfig()
+        found, _, problems = authority_of(config, tenant, development=True)
+        assert (found is not None) is started
+        told = [] if started else [("PS-AUTH-018", "PORTALSHIELD_TENANT__CLAIM")]
+        assert [(problem.id, problem.variable) for problem in problems] == told
+
+    def test_its_metadata_must_name_the_template(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Asked for below the endpoint's own name; the metadata of one directory bring no keys for all."""
+        monkeypatch.setattr(discovery, "fetch", lambda *terms: key_set().encode())
+        config = AuthConfig(preset="oidc", issuer=EVERYBODY, audience=("a",))
+        _, fetched, problems = authority_of(config, TenantConfig(claim=("/tid",)), development=False)
+        assert problems == []
+        keys = fetched[EVERYBODY]
+        assert keys._url == EVERYBODY + "/.well-known/openid-configuration"
+        metadata = {"issuer": TEMPLATE, "jwks_uri": "https://login.microsoftonline.com/keys"}
+        assert set(keys._load(json.dumps(metadata).encode()).keys) == {("r1", "RS256"), ("e1", "ES256")}
+        for issuer in (EVERYBODY, entra(NORTH), entra("{tenantid}", "/")):
+            with pytest.raises(MetadataError):
+                keys._load(json.dumps({**metadata, "issuer": issuer}).encode())
+
+    def test_one_that_is_named_exactly_has_its_own_rules(self) -> None:
+        """Beside the endpoint for all: personal accounts, and a directory with an audience of its own."""
+        jwks = json.dumps({"keys": [{**row, "issuer": TEMPLATE} for row in json.loads(key_set())["keys"]]})
+        named = {
+            "people": IssuerConfig(
+                preset="oidc",
+                issuer=entra(PERSONAL_ACCOUNTS),
+                audience=("shop",),
+                jwks=key_set(),
+                algorithms=("ES256",),
+            ),
+            "south": IssuerConfig(preset="oidc", issuer=entra(SOUTH), audience=("south",), jwks=jwks),
+        }
+        found = self.signs_for(TEMPLATE, issuers=named)
+        person = {**EMPLOYEE, "iss": entra(PERSONAL_ACCOUNTS), "tid": PERSONAL_ACCOUNTS, "aud": "shop"}
+        southerner = {**EMPLOYEE, "iss": entra(SOUTH), "tid": SOUTH}
+        for claims, alg in ((EMPLOYEE, "RS256"), (person, "ES256"), ({**southerner, "aud": "south"}, "RS256")):
+            assert found.verify(signed(claims, alg), NOW).tenant == claims["tid"]
+        assert found.issuer_of(signed(EMPLOYEE)) == EVERYBODY
+        for claims, alg in ((person, "RS256"), (southerner, "RS256"), ({**EMPLOYEE, "iss": "https://x"}, "RS256")):
+            with pytest.raises(TokenError):
+                found.verify(signed(claims, alg), NOW)
+
+    def test_a_key_that_changes_hands_ends_what_it_signed(self) -> None:
+        """The same key, now for another directory only: what was remembered is verified anew, and refused."""
+        found = self.signs_for(TEMPLATE)
+        found._watched = found._all  # as key sets that are fetched are
+        assert found.verify(signed(EMPLOYEE), NOW).tenant == NORTH
+        holder: Any = found._all[0].keys
+        later = self.signs_for(entra(SOUTH))._all[0].keys.snapshot
+        holder.snapshot = holder.snapshot.followed_by(later)
+        assert found.recall(signed(EMPLOYEE), NOW) is None
+        with pytest.raises(TokenError):
+            found.verify(signed(EMPLOYEE), NOW)
+
+    @pytest.mark.parametrize(
+        ("terms", "words"),
+        [
+            pytest.param({"issuer_template": EVERYBODY}, "tenantid", id="no place for the directory"),
+            pytest.param({"issuer_template": TEMPLATE + "{tenantid}"}, "once", id="two places"),
+            pytest.param({"issuer_template": ""}, "tenantid", id="empty"),
+            pytest.param({"issuer_template": TEMPLATE, "issuer": OIDC}, "exclude", id="one and many"),
+        ],
+    )
+    def test_a_template_that_could_not_be_checked_is_refused(self, terms: dict[str, Any], words: str) -> None:
+        """Before the first token."""
+        with pytest.raises(ValueError, match=words):
+            Verifier(algorithms=["RS256"], audience="a", **terms)
+
+
 class TestSeveral:
     """Several issuers: the token says which, that one's own rules and keys must confirm it."""
 
@@ -427,6 +611,7 @@ def test_when_the_user_logged_in(claims: dict[str, Any], at: float | None) -> No
         pytest.param("https://sts.windows.net/{tenantid}/", True, id="an old template"),
         pytest.param("https://login.microsoftonline.us/Consumers/v2.0", True, id="another cloud"),
         pytest.param("https://login.microsoftonline.com/6babcaad-604b-40ac-a9d7-9fd97c0b779f/v2.0", False, id="one"),
+        pytest.param("https://login.partner.microsoftonline.cn/common/v2.0", True, id="the cloud in China"),
         pytest.param("https://id.example.com/realms/common", False, id="a realm of that name"),
         pytest.param("common", False, id="no address"),
         pytest.param("", False, id="nothing"),

@@ -28,6 +28,14 @@ def test_the_key_set_s_address_is_taken() -> None:
     assert key_set_address(_metadata(), ISSUER) == KEYS
 
 
+def test_an_endpoint_for_every_directory_names_a_template() -> None:
+    """Microsoft Entra's metadata: the braces are part of the text, nothing is put into them here."""
+    template = "https://login.microsoftonline.com/{tenantid}/v2.0"
+    assert key_set_address(_metadata(issuer=template), template) == KEYS
+    with pytest.raises(MetadataError):
+        key_set_address(_metadata(issuer=template.format(tenantid="common")), template)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -36,7 +36,10 @@ class StaticKeys:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """One issuer: its name (what `iss` must be, or any name where only one is configured), rules, keys and claims."""
+    """One issuer: its name, rules, keys and claims.
+
+    The name is what `iss` must be, or any name where only one is configured or its verifier has a template.
+    """
 
     name: str
     verifier: Verifier
@@ -83,6 +86,7 @@ class Authority:
     ) -> None:
         self._issuers = {issuer.name: issuer for issuer in issuers}
         self._all = tuple(self._issuers.values())
+        self._templates = tuple(issuer for issuer in self._all if issuer.verifier.template is not None)
         self._sole = self._all[0] if len(self._all) == 1 else None
         self._cache = cache
         self._watched = tuple(issuer for issuer in self._all if not isinstance(issuer.keys, StaticKeys))
@@ -90,6 +94,11 @@ class Authority:
         self._revocations = revocations if revocations is not None else NothingRevoked()
         self._generations: dict[str, int] = {}
         self._seen: dict[str, KeySnapshot | None] = {}
+
+    @property
+    def admits_anybody(self) -> bool:
+        """One issuer stands for every directory: who its users are, nobody here has decided."""
+        return bool(self._templates)
 
     @property
     def fetches(self) -> bool:
@@ -165,10 +174,14 @@ class Authority:
     def _issuer(self, token: bytes) -> Issuer:
         if self._sole is not None:
             return self._sole
-        issuer = self._issuers.get(claimed_issuer(token) or "")
-        if issuer is None:
-            raise TokenError("wrong-issuer")
-        return issuer
+        claimed = claimed_issuer(token) or ""
+        issuer = self._issuers.get(claimed)
+        if issuer is not None:  # one that is named exactly has its own rules, whatever else would take it
+            return issuer
+        for many in self._templates:
+            if many.verifier.may_be_from(claimed):
+                return many
+        raise TokenError("wrong-issuer")
 
     def _current(self, issuer: Issuer) -> KeySnapshot:
         keys = issuer.keys.snapshot

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
@@ -155,13 +155,21 @@ def _depth(raw: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key for one algorithm. `fingerprint` is the SHA-256 of its algorithm and material, to notice replacement."""
+    """One key for one algorithm. `fingerprint` is the SHA-256 of its algorithm and material, to notice replacement.
+
+    `issuer` is whose tokens it signs by its own word (a member of Microsoft's key sets); None where it says nothing.
+    """
 
     kid: str | None
     alg: str
     fingerprint: bytes = field(repr=False)
     _algorithm: Algorithm = field(repr=False)
     _material: Any = field(repr=False)
+    issuer: str | None = None
+
+    def same_as(self, other: Key) -> bool:
+        """The same material, for the same algorithm and issuer."""
+        return self.fingerprint == other.fingerprint and self.issuer == other.issuer
 
     def verify(self, signing_input: bytes, signature: bytes) -> bool:
         """The signature over `header.payload` is this key's (RFC 7515, 5.2). Never raises for what a client sent."""
@@ -208,8 +216,7 @@ class KeySnapshot:
     def followed_by(self, newer: KeySnapshot) -> KeySnapshot:
         """`newer` with the generation it has as this one's successor."""
         replaced = any(
-            (found := newer.keys.get(name)) is None or found.fingerprint != key.fingerprint
-            for name, key in self.keys.items()
+            (found := newer.keys.get(name)) is None or not found.same_as(key) for name, key in self.keys.items()
         )
         return KeySnapshot(newer.keys, self.generation + replaced, newer.fetched_at, newer.skipped)
 
@@ -249,19 +256,10 @@ def load_keys(source: KeySource, algorithms: Sequence[str] = ()) -> KeySnapshot:
     """
     if isinstance(source, KeySnapshot):
         return source
-    found: list[Key] = []
-    skipped: list[tuple[int, str]] = []
     entries = _entries(source)
     if len({isinstance(entry, Mapping) and entry.get("kty") == "oct" for entry in entries if _is_jwk(entry)}) > 1:
         raise UnusableKeyError("mixed-set", "the set mixes symmetric and public keys: use one kind for one issuer")
-    refusal: UnusableKeyError | None = None
-    for position, entry in enumerate(entries):
-        try:
-            found.append(_load(entry, algorithms, remote=False))
-        except UnusableKeyError as refused:
-            skipped.append((position, refused.reason))
-            refusal = refusal or refused
-    return _snapshot(found, skipped, refusal, 0.0)
+    return _load_all(entries, algorithms, remote=False, fetched_at=0.0)
 
 
 def parse_key_set(body: bytes, algorithms: Sequence[str], fetched_at: float) -> KeySnapshot:
@@ -273,34 +271,48 @@ def parse_key_set(body: bytes, algorithms: Sequence[str], fetched_at: float) -> 
         document = json_object(body, 8)
     except (ValueError, RecursionError):
         raise UnusableKeyError("not-a-set", "the answer is not a JWK set") from None
+    return _load_all(_members(document), algorithms, remote=True, fetched_at=fetched_at)
+
+
+def _load_all(entries: list[Any], algorithms: Sequence[str], *, remote: bool, fetched_at: float) -> KeySnapshot:
     found: list[Key] = []
     skipped: list[tuple[int, str]] = []
-    for position, entry in enumerate(_members(document)):
+    unreadable: set[str] = set()
+    refusal: UnusableKeyError | None = None
+    for position, entry in enumerate(entries):
         try:
-            found.append(_load(entry, algorithms, remote=True))
+            found.append(_load(entry, algorithms, remote=remote))
         except UnusableKeyError as refused:
             skipped.append((position, refused.reason))
-    return _snapshot(found, skipped, None, fetched_at)
+            refusal = refusal or refused
+            if refused.reason == "bad-member" and entry.get("kid") is not None:
+                unreadable.add(entry["kid"])
+    keys, ambiguous = _named(found, unreadable)
+    if keys:
+        return KeySnapshot(keys, 0, fetched_at, (*skipped, *((-1, "ambiguous-kid") for _ in ambiguous)))
+    if refusal is not None and not remote:
+        raise refusal
+    raise UnusableKeyError("no-usable-key", "there is no usable key")
 
 
-def _snapshot(
-    found: list[Key], skipped: list[tuple[int, str]], refusal: UnusableKeyError | None, fetched_at: float
-) -> KeySnapshot:
-    keys: dict[tuple[str | None, str], Key] = {}
-    ambiguous: set[tuple[str | None, str]] = set()
+_Name = tuple[str | None, str]
+
+
+def _named(found: list[Key], unreadable: set[str]) -> tuple[dict[_Name, Key], set[_Name]]:
+    """The keys by name, and the names that stand for several: nobody can tell which of them is meant.
+
+    One that cannot be read counts too, or a slip of the issuer would decide which of two keys is trusted.
+    """
+    keys: dict[_Name, Key] = {}
+    ambiguous: set[_Name] = set()
     for key in found:
         name = (key.kid, key.alg)
-        if name in keys and keys[name].fingerprint != key.fingerprint:
+        if key.kid in unreadable or (name in keys and not keys[name].same_as(key)):
             ambiguous.add(name)
         keys[name] = key
     for name in ambiguous:
         del keys[name]
-    if not keys:
-        if refusal is not None:
-            raise refusal
-        raise UnusableKeyError("no-usable-key", "there is no usable key")
-    skipped.extend((-1, "ambiguous-kid") for _ in ambiguous)
-    return KeySnapshot(keys, 0, fetched_at, tuple(skipped))
+    return keys, ambiguous
 
 
 def _entries(source: Any) -> list[Any]:
@@ -340,7 +352,7 @@ def _is_jwk(entry: Any) -> bool:
 
 def _load(entry: Any, algorithms: Sequence[str], *, remote: bool) -> Key:
     if isinstance(entry, Mapping):
-        return _load_jwk(entry, algorithms, remote=remote)
+        return replace(_load_jwk(entry, algorithms, remote=remote), issuer=_own_issuer(entry))
     if not isinstance(entry, bytes):
         raise UnusableKeyError("not-a-key", "an entry of the set is not a key")
     if any(name in _HASH_BYTES for name in algorithms):
@@ -371,6 +383,11 @@ def _load_jwk(jwk: Mapping[str, Any], algorithms: Sequence[str], *, remote: bool
     if kty == "OKP":
         return _okp_key(kid, jwk, algorithms)
     raise UnusableKeyError("unknown-kty", "the key's type is not supported: RSA, EC, OKP or oct")
+
+
+def _own_issuer(jwk: Mapping[str, Any]) -> str | None:
+    issuer = jwk.get("issuer")
+    return issuer if isinstance(issuer, str) else None
 
 
 def is_kid(value: Any) -> bool:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from portalshield.rules.claims import Pointer, parse_pointer
+from portalshield.rules.tokens import TENANT_PLACEHOLDER
 
 DAY_S = 86_400.0
 _PUBLIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -34,6 +35,8 @@ class Preset:
     """Where the key set lies; empty: by discovery, or wherever the configuration says."""
     discovery: bool = False
     """The issuer's metadata says where (OpenID Connect Discovery 1.0)."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints that stand for every directory -> how the issuers behind them are written."""
     algorithms: tuple[str, ...] = _PUBLIC
     own_secret: tuple[str, ...] = ()
     """Algorithms of tokens signed with a shared secret; empty: this provider has none."""
@@ -65,6 +68,10 @@ class Preset:
             return configured
         return self.issuer.format(audience=audience[0])
 
+    def template_for(self, issuer: str | None) -> str | None:
+        """How the many issuers behind this one are written, with `{tenantid}`; None: it is one issuer."""
+        return self.templates.get(issuer) if issuer is not None else None
+
     def key_set_for(self, issuer: str) -> str | None:
         """Where the key set or the metadata of this issuer is fetched; None: nowhere by itself."""
         if self.discovery:
@@ -88,11 +95,24 @@ class Preset:
 
 METADATA_PATH = "/.well-known/openid-configuration"
 
+# learn.microsoft.com/entra/identity-platform/access-tokens ("Validate the issuer"): the metadata of these endpoints
+# name a template, each key says which issuers it signs for. Version 2.0 only: keys of version 1.0 do not say it.
+_CLOUDS = ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn")
+_ENTRA = {
+    f"https://{cloud}/{endpoint}/v2.0": f"https://{cloud}/{TENANT_PLACEHOLDER}/v2.0"
+    for cloud in _CLOUDS
+    for endpoint in ("common", "organizations")
+}
+PERSONAL_ACCOUNTS = "9188040d-6c67-4c5b-b112-36a304b66dad"
+"""The directory in which Microsoft keeps everybody's personal accounts: nobody's organisation."""
+DIRECTORY: Pointer = ("tid",)
+"""Where a directory's id stands in its tokens."""
+
 _ROWS = (
     # Everything comes from the configuration. Portals made from templates issue 8-day tokens with their own secret.
     Preset(name="jwt", own_secret=("HS256",), max_secret_lifetime_s=30 * DAY_S),
     # OpenID Connect Discovery 1.0, sections 4.1 to 4.3. Microsoft Entra, Keycloak, WorkOS, Okta and others work so.
-    Preset(name="oidc", discovery=True),
+    Preset(name="oidc", discovery=True, templates=_ENTRA),
     # supabase.com/docs/guides/auth/jwt-fields (required claims, role), /auth/jwts (issuer, key set, shared secret),
     # /api/api-keys (the anon and service_role keys are tokens of the same secret; sb_ keys are no tokens at all).
     # Signed storage addresses carry neither a subject nor a session. `role` is a Postgres role, no role of the portal.
@@ -181,14 +201,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({row.name: row for row in _ROWS
 """Every provider by its name in `PORTALSHIELD_AUTH`."""
 
 _ANYBODY = frozenset(("common", "organizations", "consumers"))
-_MICROSOFT = "login.microsoftonline."
+_MICROSOFT = ("login.microsoftonline.", "login.partner.microsoftonline.")
 
 
 def names_anybody(issuer: str) -> bool:
     """The issuer is a template or Microsoft Entra's endpoint for every directory: its tokens name other issuers.
 
-    Whoever accepts those must check for each token that `tid`, `iss` and the key's own issuer agree (Microsoft's page
-    on claims validation). Name the one directory instead.
+    Whoever accepts those must check for each token that `tid`, `iss` and the key's own issuer agree, which is possible
+    where a row has a template for it.
     """
     if "{" in issuer:
         return True

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, TypeGuard, Unpack
+from uuid import UUID
 
 from portalshield.rules.keys import (
     BASE64URL,
@@ -29,6 +30,8 @@ MAX_TOKEN_BYTES = 8192
 """The default size limit; `HARD_MAX_TOKEN_BYTES` is the most that can be configured."""
 HARD_MAX_TOKEN_BYTES = 16384
 MAX_LEEWAY_S = 120.0
+TENANT_PLACEHOLDER = "{tenantid}"
+"""Where a directory's id stands in `issuer_template`."""
 
 _HEADER_DEPTH = 4
 _CLAIMS_DEPTH = 32
@@ -106,6 +109,9 @@ class RuleTerms(TypedDict, total=False):
 
     issuer: str | Iterable[str] | None
     """Exactly what `iss` must be, one of several. Optional only with HMAC (an own secret)."""
+    issuer_template: str | None
+    """Instead of `issuer`, where one key set serves many directories (Microsoft Entra): `iss` is this text with the
+    token's own `tid`, a GUID, in the place of `{tenantid}`, and the key's `issuer` member is one of the two."""
     audience: str | Iterable[str]
     """One of these must be in `aud`."""
     authorized_parties: Iterable[str]
@@ -272,12 +278,16 @@ class Verifier:
 
     def _compile_parties(self, terms: RuleTerms) -> None:
         self._issuers = _texts(terms.get("issuer"), "issuer")
+        self.template = _template(terms.get("issuer_template"))
+        if self._issuers and self.template is not None:
+            raise ValueError("issuer and issuer_template exclude each other")
         self._audiences = _texts(terms.get("audience"), "audience")
         self._parties = _texts(terms.get("authorized_parties"), "authorized_parties")
         self._party_optional = terms.get("authorized_party_optional", False)
         self._client_ids = _texts(terms.get("client_ids"), "client_ids")
         own_secret = self.algorithms[0].startswith("HS")
-        if not self._issuers and not own_secret and not terms.get("insecure_no_issuer", False):
+        named = bool(self._issuers) or self.template is not None
+        if not named and not own_secret and not terms.get("insecure_no_issuer", False):
             raise ValueError("issuer is missing: name the issuer whose keys these are")
         if not (self._audiences or self._parties or self._client_ids or terms.get("insecure_no_audience", False)):
             raise ValueError(
@@ -308,7 +318,7 @@ class Verifier:
         claims.kid = kid
         claims.algorithm = alg
         self._check_times(claims, now)
-        self._check_parties(claims)
+        self._check_parties(claims, key)
         self._check_content(claims)
         return claims
 
@@ -334,8 +344,16 @@ class Verifier:
         """How long a token that is accepted now may be accepted; infinite where tokens need not end."""
         return self._max_lifetime + 2 * self.leeway if self._expiry_required else math.inf
 
-    def _check_parties(self, claims: Claims) -> None:
+    def may_be_from(self, issuer: str) -> bool:
+        """Such an issuer fits the template; only to choose the verifier that must then confirm it."""
+        before, placeholder, after = (self.template or "").partition(TENANT_PLACEHOLDER)
+        fits = issuer.startswith(before) and issuer.endswith(after)
+        return bool(placeholder) and fits and _is_guid(issuer[len(before) : len(issuer) - len(after)])
+
+    def _check_parties(self, claims: Claims, key: Key) -> None:
         claims.issuer = self._checked_issuer(claims)
+        if self.template is not None:
+            _check_directory(claims, key, self.template)
         if self._audiences or "aud" in claims:
             self._check_audience(claims)
         if self._parties and not (self._party_optional and "azp" not in claims):
@@ -412,6 +430,24 @@ def _identifier(claims: Claims, name: str) -> str:
     raise TokenError("bad-claim" if name in claims else "missing-claim")
 
 
+def _check_directory(claims: Claims, key: Key, template: str) -> None:
+    """Which directory a token is of, who issued it, and for whom its key may sign: all three say the same."""
+    directory = claims.get("tid")
+    if not _is_guid(directory):
+        raise TokenError("bad-claim" if "tid" in claims else "missing-claim")
+    issuer = template.replace(TENANT_PLACEHOLDER, directory)
+    if claims.issuer != issuer or key.issuer not in (issuer, template):
+        raise TokenError("wrong-issuer")
+
+
+def _is_guid(value: Any) -> TypeGuard[str]:
+    """As directories write it, in lower case: an id with two spellings would be two tenants."""
+    try:
+        return type(value) is str and len(value) == 36 and str(UUID(value)) == value
+    except ValueError:
+        return False
+
+
 def _check_member(claims: Claims, name: str, allowed: frozenset[str]) -> None:
     if name not in claims:
         raise TokenError("missing-claim")
@@ -450,6 +486,12 @@ def _texts(value: str | Iterable[str] | None, name: str) -> frozenset[str]:
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f"{name} has an entry that is empty or no text")
     return frozenset(texts)
+
+
+def _template(text: str | None) -> str | None:
+    if text is not None and text.count(TENANT_PLACEHOLDER) != 1:
+        raise ValueError(f"issuer_template has {TENANT_PLACEHOLDER} in it, once")
+    return text
 
 
 def _values(rules: Mapping[str, Iterable[str | int | bool]] | None, name: str) -> tuple[tuple[str, _Values], ...]:

@@ -2,7 +2,8 @@
 
 `RemoteKeys` fetches the metadata like any key set; this loader reads it and fetches the key set it names, in the same
 thread, so a request never waits for two documents and nothing is fetched on a request's thread. The metadata must name
-exactly the configured issuer (section 4.3), else another issuer's keys would be taken for ours.
+exactly the issuer they are expected to be of (section 4.3), else another issuer's keys would be taken for ours; behind
+an endpoint for every directory that is the template its row knows.
 """
 
 from __future__ import annotations
