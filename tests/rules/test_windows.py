@@ -198,6 +198,41 @@ def test_forgetting_a_state_after_its_end_changes_nothing(strategy: str, taken: 
         assert ends_ms <= now_ms + 2 * WINDOW_MS
 
 
+@every_strategy
+@given(taken=steps, cost=st.integers(1, 4), later_ms=st.integers(0, 90_000))
+def test_giving_back_at_once_undoes_a_charge(
+    strategy: str, taken: list[tuple[int, int]], cost: int, later_ms: int
+) -> None:
+    """Charged and given back is as if it had not been asked, then and later."""
+    key = Key(window(strategy, amount=6))
+    now_ms = START_MS
+    for step_ms, charged in taken:
+        now_ms += step_ms
+        key.charge(now_ms, charged)
+    before = key.window.charge(key.state, 0, now_ms + later_ms)[2].remaining
+    if key.charge(now_ms, cost).allowed:
+        key.state = key.window.give_back(key.state, cost, now_ms)
+    assert key.window.charge(key.state, 0, now_ms + later_ms)[2].remaining == before
+
+
+@every_strategy
+@given(taken=steps, given=st.integers(0, 99))
+def test_giving_back_never_makes_more_of_a_quota(strategy: str, taken: list[tuple[int, int]], given: int) -> None:
+    """However much is given back: at most the quota is free, and the state still ends within two windows."""
+    key = Key(window(strategy, amount=5))
+    now_ms = START_MS
+    for step_ms, cost in taken:
+        now_ms += step_ms
+        key.charge(now_ms, cost)
+        if key.state is not None:
+            key.state = key.window.give_back(key.state, given, now_ms)
+        told = key.charge(now_ms, 0)
+        assert 0 <= told.remaining <= 5
+        assert given < 5 or key.state is None
+    if key.state is not None:
+        assert key.window.ends_ms(key.state) <= now_ms + 2 * WINDOW_MS
+
+
 def test_unknown_strategy_is_a_value_error() -> None:
     """Only the three strategies of `limits` exist."""
     with pytest.raises(ValueError, match="strategy"):

@@ -7,14 +7,12 @@ import os
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from limiter_models import LimiterMachine
 
-from portalshield.model.needs import Count, Hit, Quota
+from portalshield.model.needs import Count, GiveBack, Hit, Quota
 from portalshield.stores.memory import LONGEST_KEY, STRIPE, MemoryStore
 
 STRATEGIES = ("fixed-window", "moving-window", "sliding-window-counter")
@@ -40,113 +38,14 @@ def one(store: MemoryStore, key: str, quota: Quota, cost: int = 1) -> Count:
     return count
 
 
-# -- the models: ten lines each, plain and slow -----------------------------------------------------------------------
+# -- against a model --------------------------------------------------------------------------------------------------
 
 
-class Model(Protocol):
-    def used(self, now: int) -> int: ...
-    def add(self, now: int, cost: int) -> None: ...
+class AgainstModel(LimiterMachine):
+    """The memory store."""
 
-
-class FixedModel:
-    def __init__(self, window: int) -> None:
-        self.window, self.taken, self.end = window, 0, 0
-
-    def used(self, now: int) -> int:
-        self.end = min(self.end, now + self.window)
-        return self.taken if now < self.end else 0
-
-    def add(self, now: int, cost: int) -> None:
-        self.taken = self.used(now) + cost
-        self.end = self.end if now < self.end else now + self.window
-
-
-class MovingModel:
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.log: list[int] = []
-
-    def counting(self, now: int) -> list[int]:
-        return [at for at in self.log if at + self.window > now]
-
-    def used(self, now: int) -> int:
-        if max(self.log, default=0) > now:
-            self.log = [now] * len(self.counting(now))
-        return len(self.counting(now))
-
-    def add(self, now: int, cost: int) -> None:
-        self.log = self.counting(now) + [now] * cost
-
-
-class SlidingModel:
-    def __init__(self, window: int) -> None:
-        self.window, self.start, self.counts = window, 0, (0, 0)
-
-    def at(self, now: int) -> tuple[int, tuple[int, int]]:
-        self.start = min(self.start, now)
-        passed = (now - self.start) // self.window
-        start = self.start + passed * self.window if passed < 2 else now
-        return start, (self.counts, (self.counts[1], 0), (0, 0))[min(passed, 2)]
-
-    def used(self, now: int) -> int:
-        start, (before, current) = self.at(now)
-        return before * (start + self.window - now) // self.window + current
-
-    def add(self, now: int, cost: int) -> None:
-        self.start, (before, current) = self.at(now)
-        self.counts = (before, current + cost)
-
-
-MODELS: dict[str, type[FixedModel] | type[MovingModel] | type[SlidingModel]] = {
-    "fixed-window": FixedModel,
-    "moving-window": MovingModel,
-    "sliding-window-counter": SlidingModel,
-}
-KEYS = ("a", "b", "c" * (LONGEST_KEY + 1))
-
-
-class AgainstModel(RuleBasedStateMachine):
-    """The store and the models are asked the same; what they say must agree, whatever the clock does."""
-
-    @initialize(strategy=st.sampled_from(STRATEGIES), amounts=st.tuples(st.integers(1, 6), st.integers(1, 9)))
-    def begin(self, strategy: str, amounts: tuple[int, int]) -> None:
-        self.clock = Clock()
-        self.store = MemoryStore(1000, self.clock)
-        self.quotas = (Quota("short", amounts[0], 2, strategy), Quota("long", amounts[1], 7, strategy))
-        self.models: dict[tuple[str, Quota], Model] = {
-            (key, quota): MODELS[strategy](quota.window_s * 1000) for key in KEYS for quota in self.quotas
-        }
-
-    @rule(ms=st.one_of(st.integers(0, 3000), st.integers(0, 20_000)))
-    def time_passes(self, ms: int) -> None:
-        self.clock.ms += ms
-
-    @rule(hours=st.integers(-3, 3))
-    def clock_jumps(self, hours: int) -> None:
-        self.clock.ms += hours * 3_600_000
-
-    @rule(
-        counters=st.lists(
-            st.tuples(st.sampled_from(KEYS), st.integers(0, 1), st.integers(0, 3)),
-            min_size=1,
-            max_size=3,
-            unique_by=lambda counter: counter[:2],
-        )
-    )
-    def ask(self, counters: list[tuple[str, int, int]]) -> None:
-        asked = [(key, self.quotas[number], cost) for key, number, cost in counters]
-        now = self.clock.ms
-        used = [max(0, self.models[key, quota].used(now)) for key, quota, _ in asked]
-        fits = [had + max(cost, 1) <= quota.amount for had, (_, quota, cost) in zip(used, asked, strict=True)]
-        charged = all(fits)
-        for key, quota, cost in asked:
-            if charged and cost:
-                self.models[key, quota].add(now, cost)
-        counts = self.store.hit(Hit(tuple(asked)))
-        for count, fit, had, (_, quota, cost) in zip(counts, fits, used, asked, strict=True):
-            left = max(0, quota.amount - had - (cost if charged else 0))
-            assert (count.allowed, count.remaining) == (fit, left)
-            assert 0 < count.reset_s <= quota.window_s
+    def open(self) -> MemoryStore:
+        return MemoryStore(1000, lambda: self.now_ms / 1000)
 
 
 TestAgainstModel = AgainstModel.TestCase
@@ -213,6 +112,48 @@ def test_cleared_store_counts_anew() -> None:
     store.clear()
     assert len(store) == 0
     assert one(store, "b", quota).allowed
+
+
+# -- giving back ------------------------------------------------------------------------------------------------------
+
+
+@every_strategy
+def test_what_is_given_back_may_be_used_again(strategy: str) -> None:
+    """One of three given back is one more request; giving back all of it forgets the entry."""
+    store, quota = MemoryStore(), Quota("q", 3, 60, strategy)
+    one(store, "k", quota, 3)
+    (left,) = store.give_back(GiveBack((("k", quota, 1),)))
+    assert (left.allowed, left.remaining) == (True, 1)
+    assert [one(store, "k", quota).allowed for _ in range(2)] == [True, False]
+    store.give_back(GiveBack((("k", quota, quota.amount),)))
+    assert len(store) == 0
+    assert one(store, "k", quota).remaining == 2
+
+
+@every_strategy
+def test_giving_back_more_than_was_used_gives_nothing_away(strategy: str) -> None:
+    """Neither an unknown key nor too high a cost makes a quota larger."""
+    store, quota = MemoryStore(), Quota("q", 3, 60, strategy)
+    one(store, "k", quota)
+    told = store.give_back(GiveBack((("k", quota, 99), ("k", quota, 99), ("other", quota, 1), ("k", quota, 0))))
+    assert [count.remaining for count in told] == [3, 3, 3, 3]
+    assert sum(one(store, "k", quota).allowed for _ in range(9)) == 3
+
+
+def test_giving_back_finds_long_keys() -> None:
+    """A key that is kept as a digest is found under its text."""
+    store, quota, long = MemoryStore(), Quota("q", 1, 60), "x" * 1000
+    one(store, long, quota)
+    store.give_back(GiveBack(((long, quota, 1),)))
+    assert one(store, long, quota).allowed
+
+
+def test_async_colour_gives_back_too() -> None:
+    """`agive_back` is `give_back`."""
+    store, quota = MemoryStore(), Quota("q", 1, 60)
+    one(store, "k", quota)
+    asyncio.run(store.agive_back(GiveBack((("k", quota, 1),))))
+    assert one(store, "k", quota).allowed
 
 
 # -- threads and forks ------------------------------------------------------------------------------------------------
@@ -282,6 +223,16 @@ def test_entries_are_capped(strategy: str) -> None:
         assert one(store, f"key{number}", quota).allowed
         assert len(store) <= 100
     assert len(store) == 100
+
+
+def test_a_million_minted_keys() -> None:
+    """D-09: no more entries than are configured, and whoever was blocked before them still is."""
+    store, quota = MemoryStore(10_000), Quota("q", 3, 3600)
+    one(store, "blocked", quota, 3)
+    for number in range(1_000_000):
+        one(store, str(number), quota)
+    assert len(store) <= 10_000
+    assert not one(store, "blocked", quota).allowed
 
 
 def test_entries_of_all_quotas_share_the_cap() -> None:

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 import pytest
 
-from portalshield.model.needs import Counts, Hit, Quota, Unavailable
-from portalshield.stores import open_store
+from portalshield.model.needs import Counts, GiveBack, Hit, Quota, Unavailable
+from portalshield.stores import gives_back, open_store
 from portalshield.stores.generic import GenericStore
 from portalshield.stores.memory import MemoryStore
 from portalshield.stores.outage import (
@@ -96,6 +96,71 @@ def test_local_counts_outlive_the_outage(ask: Asker) -> None:
     assert told(ask(store, ONE)) == [(True, 2)]
     failing._nth = None
     assert told(ask(store, ONE)) == [(False, 0)]
+
+
+# -- brakes, and giving back ------------------------------------------------------------------------------------------
+
+BRAKE = Quota("login-per-minute", 3, 60, brake=True)
+
+
+def given_back(ask: Asker, store: Asked, need: GiveBack) -> Counts | Unavailable:
+    return asyncio.run(store.agive_back(need)) if ask is waiting else store.give_back(need)
+
+
+@both_colours
+def test_a_brake_is_never_open(ask: Asker) -> None:
+    """In the mode `open`, too, whoever guesses is counted here; limits beside it are part of the question."""
+    store = OutageStore(FailingStore(), MemoryStore(), "open", lambda change: None)
+    hit = Hit((("k", QUOTA, 1), ("k", BRAKE, 1)))
+    assert [told(ask(store, hit)) for _ in range(4)] == [[(True, n)] * 2 for n in (2, 1, 0)] + [[(False, 0)] * 2]
+    assert told(ask(store, ONE)) == [(True, 3)]
+
+
+@both_colours
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        pytest.param("local", [(True, 3)], id="local"),
+        pytest.param("open", [(True, 3)], id="open"),
+        pytest.param("closed", "store-down", id="closed"),
+    ],
+)
+def test_giving_back_while_the_store_is_down(ask: Asker, mode: OnOutage, expected: object) -> None:
+    """What was counted here is given back here."""
+    store = OutageStore(FailingStore(), MemoryStore(), mode, lambda change: None)
+    ask(store, Hit((("k", BRAKE, 1),)))
+    assert told(given_back(ask, store, GiveBack((("k", BRAKE, 1),)))) == expected
+
+
+@both_colours
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_fault_loop_of_counting_and_giving_back(ask: Asker, nth: int) -> None:
+    """The N-th question fails, for every N: the quota is never exceeded by more than the one that stands in."""
+    changes: list[StoreChange] = []
+    store = OutageStore(FailingStore(nth), MemoryStore(), "local", changes.append)
+    for _ in range(3):
+        assert told(ask(store, ONE)) != [(False, 0)]
+        given_back(ask, store, GiveBack((("k", QUOTA, 1),)))
+    assert [change.available for change in changes] == ([False, True] if nth < 6 else [False])
+    passed = sum(told(ask(store, ONE)) != [(False, 0)] for _ in range(9))
+    assert passed == (2 if nth % 2 == 0 else 3)  # one that could not be given back stays counted
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        pytest.param("memory://", True, id="memory"),
+        pytest.param("async+redis://localhost", True, id="redis"),
+        pytest.param("rediss://localhost", True, id="redis over TLS"),
+        pytest.param("redis+unix:///s", True, id="unix socket"),
+        pytest.param("memcached://localhost", False, id="memcached"),
+        pytest.param("redis+cluster://localhost", False, id="redis cluster"),
+        pytest.param("", False, id="empty"),
+    ],
+)
+def test_which_storages_can_give_back(uri: str, expected: bool) -> None:
+    """Login brakes need one of these; others serve limits only."""
+    assert gives_back(uri) is expected
 
 
 # -- what is reported -------------------------------------------------------------------------------------------------
@@ -328,3 +393,10 @@ def test_generic_store_that_fails_is_unavailable_and_left_alone(ask: Asker) -> N
     assert [told(ask(store, ONE)) for _ in range(3)] == ["store-fails", "store-down", "store-down"]
     assert len(asked) == 1
     store.close()
+
+
+@both_colours
+def test_generic_store_cannot_give_back_and_says_so(ask: Asker) -> None:
+    """Nothing is pretended: what was counted stays counted."""
+    store = GenericStore("memory://")
+    assert told(given_back(ask, store, GiveBack((("k", QUOTA, 1),)))) == "store-unable"

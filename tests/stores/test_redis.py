@@ -12,17 +12,22 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+from limiter_models import LimiterMachine
 from redis_server import PATIENCE_S, Server, redis
 
-from portalshield.model.needs import Counts, Hit, Quota, Unavailable
+from portalshield.model.needs import Counts, GiveBack, Hit, Quota, Unavailable
 from portalshield.rules.windows import window_of
-from portalshield.stores.outage import Breaker
-from portalshield.stores.redis import CONNECTIONS, LONGEST_KEY, SCRIPT, RedisStore
+from portalshield.stores.memory import MemoryStore
+from portalshield.stores.outage import Breaker, OnOutage, OutageStore
+from portalshield.stores.redis import LONGEST_KEY, SCRIPT, RedisStore, _command, _parse
+from portalshield.stores.redis_wire import CONNECTIONS, Script
 
 STRATEGIES = ("fixed-window", "moving-window", "sliding-window-counter")
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -77,6 +82,9 @@ class Asker:
     def ask(self, hit: Hit = ONE) -> Counts | Unavailable:
         return self.run(self.store.ahit(hit)) if self.loop else self.store.hit(hit)
 
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        return self.run(self.store.agive_back(need)) if self.loop else self.store.give_back(need)
+
     def told(self, hit: Hit = ONE) -> list[tuple[bool, int]] | str:
         return told(self.ask(hit))
 
@@ -84,12 +92,16 @@ class Asker:
         assert self.loop is not None
         return self.loop.run_until_complete(awaitable)
 
-    def close(self) -> None:
+    def drop_idle(self) -> None:
         if self.loop is None:
             self.store.close()
-            return
-        self.run(self.store.aclose())
-        self.loop.close()
+        else:
+            self.run(self.store.aclose())
+
+    def close(self) -> None:
+        self.drop_idle()
+        if self.loop is not None:
+            self.loop.close()
 
 
 Make = Callable[..., Asker]
@@ -313,6 +325,49 @@ def test_script_agrees_with_the_pure_arithmetic(shared: Server, strategy: str, d
         expected = (count.allowed, count.remaining, round(count.reset_s * 1000))
         assert (allowed == b"1", int(remaining), int(reset_ms)) == expected
     client.close()
+
+
+class TimedStore(RedisStore):
+    """A store whose script is told the time by a machine."""
+
+    def __init__(self, uri: str, machine: LimiterMachine) -> None:
+        super().__init__(uri, timeout_s=PATIENCE_S)
+        self._machine, self._script = machine, Script(_TIMED)
+
+    def _ask(self, counters: Any, sign: int) -> Counts | Unavailable:
+        ms = self._machine.now_ms
+        return self.wire.ask(
+            self._script, (*_command(counters, sign), ms // 1000, ms % 1000 * 1000), partial(_parse, counters)
+        )
+
+
+def test_the_store_says_what_the_models_say(shared: Server) -> None:
+    """For each strategy, with time steps and clock jumps, counting and giving back."""
+
+    class AgainstModel(LimiterMachine):
+        scale = 1000  # the server's own clock lets keys end, too: not within a test
+
+        def open(self) -> TimedStore:
+            shared.admin("FLUSHALL")
+            return TimedStore(shared.uri, self)
+
+        def teardown(self) -> None:
+            self.store.close()
+
+    run_state_machine_as_test(AgainstModel, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))
+
+
+@every_strategy
+def test_giving_back_is_one_command_and_leaves_nothing_behind(server: Server, make: Make, strategy: str) -> None:
+    """Both colours: one round trip for all counters; a counter that is given back whole has no key."""
+    asker = make(server)
+    quota, wide = Quota("q", 3, 60, strategy), Quota("wide", 9, 3600, strategy)
+    asker.ask(Hit((("k", quota, 3), ("k", wide, 1))))
+    assert told(asker.give_back(GiveBack((("k", quota, 1), ("k", wide, 9))))) == [(True, 1), (True, 9)]
+    assert len(server.admin("KEYS", "*")) == 1
+    server.admin("CONFIG", "RESETSTAT")
+    assert told(asker.give_back(GiveBack((("k", quota, 99), ("unknown", wide, 1))))) == [(True, 3), (True, 9)]
+    assert (server.commands()["evalsha"], server.admin("KEYS", "*")) == (1, [])
 
 
 # -- faults: every one is an answer, and none is an exception ---------------------------------------------------------
@@ -623,8 +678,8 @@ def test_every_error_at_every_step_means_down(server: Server, make: Make, kind: 
     asker = make(server)
     needs_location = "MOVED" if kind.__name__ in ("AskError", "MovedError") else ""
     error = kind("1 127.0.0.1:1") if needs_location else kind("hunter2")
-    asker.store._open = lambda: Raising(error, nth)
-    asker.store._aopen = lambda: AsyncRaising(error, nth)
+    asker.store.wire._open = lambda: Raising(error, nth)
+    asker.store.wire._aopen = lambda: AsyncRaising(error, nth)
     first = asker.told()
     if kind.__name__ == "NoScriptError" and nth == 2:
         assert first == [(True, 2)]  # the script is sent along, which works
@@ -632,3 +687,31 @@ def test_every_error_at_every_step_means_down(server: Server, make: Make, kind: 
     assert isinstance(first, str)
     assert first.startswith("store-")
     assert asker.told() == "store-down"
+
+
+@pytest.mark.parametrize("mode", get_args(OnOutage))
+@pytest.mark.parametrize("kind", _error_classes(), ids=lambda kind: kind.__name__)
+def test_fault_loop(make: Make, kind: type[Exception], mode: OnOutage) -> None:
+    """The N-th question fails, for every N and every class of error: that answer is the mode's, the others Redis'."""
+    expected: dict[OnOutage, object] = {"local": [(True, 2)], "open": [(True, 3)], "closed": "an error's slug"}
+    for nth in range(1, 5):
+        asker = make(None, uri="redis://127.0.0.1:1/0")
+        asked = 0
+
+        def connection(fake: type[Raising]) -> Raising:
+            error = kind("1 127.0.0.1:1" if kind.__name__ in ("AskError", "MovedError") else "hunter2")
+            return fake(error, 1 if asked == nth else 99)  # noqa: B023 (called within its round)
+
+        asker.store.wire._open = lambda: connection(Raising)
+        asker.store.wire._aopen = lambda: connection(AsyncRaising)
+        store = OutageStore(asker.store, MemoryStore(), mode, lambda change: None)
+        for asked in range(1, 5):
+            asker.clock.pause_over()
+            asker.drop_idle()
+            answer = told(asker.run(store.ahit(ONE)) if asker.loop else store.hit(ONE))
+            if asked != nth:
+                assert answer == [(True, 2)]
+            elif mode == "closed":
+                assert str(answer).startswith("store-")
+            else:
+                assert answer == expected[mode]

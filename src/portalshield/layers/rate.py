@@ -8,22 +8,30 @@ one dict entry per limit in memory, one round trip per position on Redis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.needs import Counts, Hit, Quota, Unavailable
+from portalshield.model.needs import Count, Counts, Hit, Quota, Unavailable
 from portalshield.model.policy import By, EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Problem, Verdict, problem
+from portalshield.model.view import Price, RequestView
 from portalshield.rules.quotas import parse_quotas
 
 Counter = tuple[Quota, tuple[By, ...], str, int]
 """quota, what it counts by, the scope its key starts with, cost."""
+_Priced = tuple[Counter, Price | None]
+"""A counter and the function that tells its cost."""
+_RETRY_S = 5
+_UNKNOWN = Count(False, 0, _RETRY_S)
+"""Stands in the fields for a counter that nobody could read."""
 
 
 class RateConfig(BaseModel):
@@ -35,6 +43,9 @@ class RateConfig(BaseModel):
         "300/minute"
     )
     default: Annotated[str, Setting("after authentication, per subject; `off` for none")] = "off"
+    login: Annotated[
+        str, Setting("failed attempts on routes with login=, per address and per account; `off` for none")
+    ] = "5/minute"
     strategy: Annotated[
         Literal["fixed-window", "moving-window", "sliding-window-counter"], Setting("how a window is counted")
     ] = "fixed-window"
@@ -46,17 +57,27 @@ class RateConfig(BaseModel):
 
     def problems(self) -> Iterator[ConfigurationProblem]:
         """Quotas that are none."""
-        for name, notation in (("PER_IP", self.per_ip), ("DEFAULT", self.default)):
+        for name, notation in (("PER_IP", self.per_ip), ("DEFAULT", self.default), ("LOGIN", self.login)):
             try:
-                _counters(notation, self.strategy, ("ip",), "ip", 1)
+                _counters(notation, self.strategy, ("ip",), "ip")
             except ValueError as error:
                 yield ConfigurationProblem(
                     "PS-RATE-001", f"PORTALSHIELD_RATE__{name}", f"{error}.", "Write 300/minute, or off."
                 )
 
 
+class Counting(Protocol):
+    """A store in the memory of this process: it answers at once, there is nothing to wait for."""
+
+    def taker(self, quota: Quota) -> Callable[[str, int], Count]:
+        """Counts one request against this quota: `take(key, cost)`."""
+
+    def hit(self, hit: Hit) -> Counts:
+        """Counts one request against several quotas, all or nothing."""
+
+
 class RateStage:
-    """The counters of one position; `by_address` ones come before authentication."""
+    """The counters of one position; `by_address` ones come before authentication. Asks a store and waits for it."""
 
     layer = "rate"
 
@@ -65,76 +86,138 @@ class RateStage:
         self._counters = tuple(
             (_KEYS.get(by) or _joined(by), quota, scope, cost) for quota, by, scope, cost in counters
         )
-        self._sole = self._counters[0] if len(self._counters) == 1 else None
         self.quotas = tuple(quota for quota, *_ in counters)
-        self.policy = b", ".join(b'"%s";q=%d;w=%d' % (q.name.encode(), q.amount, q.window_s) for q in self.quotas)
-        self.state = b", ".join(b'"%s";r=%%d;t=%%d' % q.name.encode() for q in self.quotas)
 
-    def ask(self, x: Exchange) -> Hit | None:
+    def ask(self, x: Exchange) -> Hit:
         """Every counter of this position, in one question."""
-        if self._sole is not None:
-            by, quota, scope, cost = self._sole
-            return Hit(((scope + (x.address_key if by is _by_ip else by(x)), quota, cost),))
         return Hit(tuple([(scope + key(x), quota, cost) for key, quota, scope, cost in self._counters]))
 
     def settle(self, x: Exchange, need: Hit, answer: Counts | Unavailable) -> Verdict:
         """429 when a quota is spent, 503 when the store cannot say and the policy is closed."""
         if isinstance(answer, Unavailable):
-            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"5"),))
-        x.counts += ((self, answer),)
+            # In report mode the next position is asked all the same: the fields go by how many have answered.
+            x.counts += (_UNKNOWN,) * len(self.quotas)
+            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"%d" % _RETRY_S),))
+        x.counts += answer
         for count in answer:
             if not count.allowed:
                 return self._refusal(answer)
         return None
 
     def _refusal(self, answer: Counts) -> Problem:
-        spent = [(quota, count) for quota, count in zip(self.quotas, answer, strict=True) if not count.allowed]
-        wait_s = max(1, *(ceil(count.reset_s) for _, count in spent))
-        return problem(
-            "rate-limited",
-            why="quota-spent",
-            fields=((b"retry-after", b"%d" % wait_s),),
-            limit=[quota.name for quota, _ in spent],
-        )
+        spent = tuple([quota.name for quota, count in zip(self.quotas, answer, strict=True) if not count.allowed])
+        wait_s = max([ceil(count.reset_s) for count in answer if not count.allowed])
+        return _too_many(spent, max(1, wait_s))
+
+
+@lru_cache(maxsize=1024)
+def _too_many(spent: tuple[str, ...], wait_s: int) -> Problem:
+    """A flood gets the same few answers again and again."""
+    fields = ((b"retry-after", b"%d" % wait_s),)
+    return problem("rate-limited", why="quota-spent", fields=fields, limit=list(spent))
+
+
+class CountedStage(RateStage):
+    """The same with a store that answers at once."""
+
+    asks = False
+
+    def __init__(self, counters: tuple[Counter, ...], *, by_address: bool, counting: Counting) -> None:
+        super().__init__(counters, by_address=by_address)
+        self.check: Callable[[Exchange], Verdict] = (self._sole if len(counters) == 1 else self._several)(counting)
+        """429 when a quota is spent. Compiled for what this position counts."""
+
+    def _sole(self, counting: Counting) -> Callable[[Exchange], Verdict]:
+        key, quota, scope, cost = self._counters[0]
+        take = counting.taker(quota)
+        by_ip = key is _by_ip
+
+        def check(x: Exchange) -> Verdict:
+            count = take(scope + (x.address_key if by_ip else key(x)), cost)
+            x.counts += (count,)
+            return None if count.allowed else self._refusal((count,))
+
+        return check
+
+    def _several(self, counting: Counting) -> Callable[[Exchange], Verdict]:
+        def check(x: Exchange) -> Verdict:
+            need = self.ask(x)
+            return self.settle(x, need, counting.hit(need))
+
+        return check
+
+
+class PricedStage(RateStage):
+    """The same where functions tell what a request uses up; None: the counter's own cost stands."""
+
+    def __init__(self, counters: tuple[Counter, ...], prices: tuple[Price | None, ...], *, by_address: bool) -> None:
+        super().__init__(counters, by_address=by_address)
+        self._prices = prices
+
+    def ask(self, x: Exchange) -> Hit:
+        """Every counter of this position, each at its price."""
+        view = RequestView(x)
+        rows = zip(super().ask(x), self._prices, strict=True)
+        return Hit(tuple([(key, quota, _asked(price, view) if price else cost) for (key, quota, cost), price in rows]))
+
+
+def _asked(price: Price, view: RequestView) -> int:
+    """Anything but a number of 0 or more is a bug, and a bug refuses the request."""
+    cost = price(view)
+    if type(cost) is not int or cost < 0:
+        raise TypeError("a cost function returned no whole number of 0 or more")
+    return cost
 
 
 class RateFieldsStage:
-    """`RateLimit` and `RateLimit-Policy` for everything that was counted, on every answer of a limited route."""
+    """`RateLimit` and `RateLimit-Policy` for everything that was counted, on every answer of a limited route.
+
+    `limits` are the quotas of each position, in the order in which they are asked.
+    """
 
     layer = "rate"
 
-    def __init__(self, *, legacy: bool) -> None:
+    def __init__(self, limits: Iterable[tuple[Quota, ...]], *, legacy: bool) -> None:
         self._legacy = legacy
+        self._ready: dict[int, tuple[tuple[bytes, bytes], bytes]] = {}
+        """By how many counters have answered: the field of policies, the form of the states."""
+        asked: tuple[Quota, ...] = ()
+        for quotas in limits:
+            asked += quotas
+            policies = b", ".join([b'"%s";q=%d;w=%d' % (q.name.encode(), q.amount, q.window_s) for q in asked])
+            states = b", ".join([b'"%s";r=%%d;t=%%d' % q.name.encode() for q in asked])
+            self._ready[len(asked)] = ((b"ratelimit-policy", policies), states)
+        self._asked = asked
+        self._dropped = _FIELDS | _OLD_FIELDS if legacy else _FIELDS
 
     def head(self, x: Exchange, head: Head) -> None:
         """One policy: the application's own fields do not survive beside ours."""
-        head.drop(_FIELDS)
+        head.drop(self._dropped)
 
     def numbers(self, x: Exchange) -> Fields:
         """One list of policies, one of states."""
-        counted = x.counts
-        if not counted:
+        counts = x.counts
+        if not counts:
             return ()
-        policies, states = [], []
-        for stage, counts in counted:
-            policies.append(stage.policy)
-            if len(counts) == 1:
-                states.append(stage.state % (counts[0].remaining, ceil(counts[0].reset_s)))
-            else:
-                states.append(stage.state % tuple([n for c in counts for n in (c.remaining, ceil(c.reset_s))]))
-        fields: Fields = ((b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states)))
-        return fields + _legacy(*counted[0]) if self._legacy else fields
+        policies, states = self._ready[len(counts)]
+        told: list[int] = []
+        for count in counts:
+            told += (count.remaining, ceil(count.reset_s))
+        fields: Fields = (policies, (b"ratelimit", states % tuple(told)))
+        return fields + self._old_fields(counts) if self._legacy else fields
+
+    def _old_fields(self, counts: Counts) -> Fields:
+        """They have room for one quota: the one that is nearest to being spent."""
+        quota, count = min(zip(self._asked, counts, strict=False), key=lambda pair: pair[1].remaining)
+        return (
+            (b"x-ratelimit-limit", b"%d" % quota.amount),
+            (b"x-ratelimit-remaining", b"%d" % count.remaining),
+            (b"x-ratelimit-reset", b"%d" % ceil(count.reset_s)),
+        )
 
 
 _FIELDS = frozenset((b"ratelimit-policy", b"ratelimit"))
-
-
-def _legacy(stage: RateStage, counts: Counts) -> Fields:
-    return (
-        (b"x-ratelimit-limit", b"%d" % stage.quotas[0].amount),
-        (b"x-ratelimit-remaining", b"%d" % counts[0].remaining),
-        (b"x-ratelimit-reset", b"%d" % ceil(counts[0].reset_s)),
-    )
+_OLD_FIELDS = frozenset((b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"))
 
 
 def _by_ip(x: Exchange) -> str:
@@ -166,30 +249,83 @@ def _joined(by: tuple[By, ...]) -> Callable[[Exchange], str]:
     return lambda x: "\x1d".join([part(x) for part in parts])
 
 
-def stages(config: RateConfig, policy: EffectivePolicy, route: str) -> tuple[RateStage | None, RateStage | None]:
+def stages(
+    config: RateConfig, policy: EffectivePolicy, route: str, counting: Counting | None = None
+) -> tuple[RateStage | None, RateStage | None]:
     """The two positions: before authentication and after it. Health routes are not limited."""
     if policy.health:
         return None, None
     override = any(limit.override for limit in policy.limits)
-    early: list[Counter] = [] if override else _counters(config.per_ip, config.strategy, ("ip",), "ip", 1)
-    late: list[Counter] = []
-    if not policy.public and not override:
-        late += _counters(config.default, config.strategy, ("subject",), "subject", 1)
+    early: list[_Priced] = []
+    late: list[_Priced] = []
+    if not override:
+        early += _free(_counters(config.per_ip, config.strategy, ("ip",), "ip"))
+    if not override and not policy.public:
+        late += _free(_counters(config.default, config.strategy, ("subject",), "subject"))
     for limit in policy.limits:
         by = limit.by or (("ip",) if policy.public else ("subject",))
         (early if by == ("ip",) else late).extend(_of_route(config, limit, by, route))
-    return _stage(early, by_address=True), _stage(late, by_address=False)
+    _tell_apart(early, late)
+    return _stage(early, counting, by_address=True), _stage(late, counting, by_address=False)
 
 
-def _stage(counters: list[Counter], *, by_address: bool) -> RateStage | None:
-    return RateStage(tuple(counters), by_address=by_address) if counters else None
+def _stage(rows: list[_Priced], counting: Counting | None, *, by_address: bool) -> RateStage | None:
+    if not rows:
+        return None
+    counters, prices = tuple(counter for counter, _ in rows), tuple(price for _, price in rows)
+    if any(prices):
+        return PricedStage(counters, prices, by_address=by_address)
+    if counting is None:
+        return RateStage(counters, by_address=by_address)
+    return CountedStage(counters, by_address=by_address, counting=counting)
 
 
-def _of_route(config: RateConfig, limit: Limit, by: tuple[By, ...], route: str) -> list[Counter]:
-    return _counters(limit.quota, config.strategy, by, "-".join(("route", *by)), limit.cost, route)
+def _tell_apart(*positions: list[_Priced]) -> None:
+    """Quotas of one name get numbers: the fields are lists of names."""
+    seen: dict[str, int] = {}
+    for rows in positions:
+        for number, ((quota, by, scope, cost), price) in enumerate(rows):
+            seen[quota.name] = times = seen.get(quota.name, 0) + 1
+            if times > 1:
+                rows[number] = (replace(quota, name=f"{quota.name}-{times}"), by, scope, cost), price
 
 
-def _counters(notation: str, strategy: str, by: tuple[By, ...], name: str, cost: int, route: str = "") -> list[Counter]:
+class Limiting(Protocol):
+    """A position of the walk that adds a `Count` for each of its quotas to `Exchange.counts`."""
+
+    @property
+    def quotas(self) -> tuple[Quota, ...]:
+        """In the order of the counts."""
+
+
+def fields_stage(config: RateConfig, limits: Iterable[Limiting | None]) -> RateFieldsStage | None:
+    """What tells about these positions; None where nothing is limited."""
+    quotas = [stage.quotas for stage in limits if stage is not None]
+    return RateFieldsStage(quotas, legacy=config.legacy_headers) if quotas else None
+
+
+def login_quotas(config: RateConfig) -> tuple[Quota, ...]:
+    """What `RATE__LOGIN` allows. An outage of the store never opens these."""
+    counters = _counters(config.login, config.strategy, ("ip",), "login")
+    return tuple(replace(quota, brake=True) for quota, *_ in counters)
+
+
+def _free(counters: list[Counter]) -> list[_Priced]:
+    return [(counter, None) for counter in counters]
+
+
+def _of_route(config: RateConfig, limit: Limit, by: tuple[By, ...], route: str) -> list[_Priced]:
+    price = None if isinstance(limit.cost, int) else limit.cost
+    cost = limit.cost if isinstance(limit.cost, int) else 1
+    counters = _counters(limit.quota, config.strategy, by, "-".join(("route", *by)), cost, route)
+    if any(cost > quota.amount for quota, *_ in counters):
+        raise ValueError("has a limit that no request fits into: its cost is above its quota")
+    return [(counter, price) for counter in counters]
+
+
+def _counters(
+    notation: str, strategy: str, by: tuple[By, ...], name: str, cost: int = 1, route: str = ""
+) -> list[Counter]:
     if notation.strip().lower() in ("", "off"):
         return []
     scope = f"{name}\x1d{route}\x1d" if route else f"{name}\x1d"

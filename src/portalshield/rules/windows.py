@@ -36,6 +36,12 @@ class Window(Protocol[S]):
         or there was none.
         """
 
+    def give_back(self, state: S, cost: int, now_ms: int) -> S | None:
+        """The state without up to `cost` of what was charged, the latest first; None where nothing is left.
+
+        When the rest leaves the window is not put off by it. Giving back too much does no harm.
+        """
+
     def ends_ms(self, state: S) -> int:
         """From then on the state says nothing any more."""
 
@@ -43,35 +49,41 @@ class Window(Protocol[S]):
 class FixedWindow:
     """`amount` in a window that starts with the first request. State: end and used, packed into one integer."""
 
-    __slots__ = ("_bits", "_mask", "amount", "window_ms")
+    __slots__ = ("amount", "bits", "mask", "window_ms")
 
     def __init__(self, amount: int, window_ms: int) -> None:
         self.amount = amount
         self.window_ms = window_ms
-        self._bits = amount.bit_length()  # enough for `used`, which never exceeds the amount
-        self._mask = (1 << self._bits) - 1
+        self.bits = amount.bit_length()  # enough for `used`, which never exceeds the amount
+        self.mask = (1 << self.bits) - 1
 
     def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
         """See `Window.charge`."""
         if state is not None:
-            left_ms = (state >> self._bits) - now_ms
+            left_ms = (state >> self.bits) - now_ms
             if 0 < left_ms <= self.window_ms:
-                remaining = self.amount - (state & self._mask)
+                remaining = self.amount - (state & self.mask)
                 if 0 < cost <= remaining:
                     return state + cost, False, Count(True, remaining - cost, left_ms * _MS)
                 return None, False, Count(0 < remaining >= cost, remaining, left_ms * _MS)
             if left_ms > 0:  # further ahead than a window: the clock stepped back; the count stands, the wait does not
-                held = ((now_ms + self.window_ms) << self._bits) + (state & self._mask)
+                held = ((now_ms + self.window_ms) << self.bits) + (state & self.mask)
                 charged, _, count = self.charge(held, cost, now_ms)
                 return charged or held, True, count
         amount, wait_s = self.amount, self.window_ms * _MS
         if 0 < cost <= amount:
-            return ((now_ms + self.window_ms) << self._bits) + cost, True, Count(True, amount - cost, wait_s)
+            return ((now_ms + self.window_ms) << self.bits) + cost, True, Count(True, amount - cost, wait_s)
         return None, True, Count(0 < amount >= cost, amount, wait_s)
+
+    def give_back(self, state: int, cost: int, now_ms: int) -> int | None:
+        """See `Window.give_back`."""
+        if state >> self.bits <= now_ms or state & self.mask <= cost:
+            return None
+        return state - cost
 
     def ends_ms(self, state: int) -> int:
         """See `Window.ends_ms`."""
-        return state >> self._bits
+        return state >> self.bits
 
 
 class SlidingWindow:
@@ -106,6 +118,13 @@ class SlidingWindow:
             return None, moved, Count(True, remaining, left_ms * _MS)
         packed = (((end_ms << self._bits) + before) << self._bits) + used + cost
         return packed, moved, Count(True, remaining - cost, left_ms * _MS)
+
+    def give_back(self, state: int, cost: int, now_ms: int) -> int | None:
+        """See `Window.give_back`. What this window does not hold was charged in the one before."""
+        end_ms, before, used, _ = self._at(state, now_ms)
+        before = max(0, before - max(0, cost - used))
+        used = max(0, used - cost)
+        return (((end_ms << self._bits) + before) << self._bits) + used if before or used else None
 
     def ends_ms(self, state: int) -> int:
         """See `Window.ends_ms`."""
@@ -170,6 +189,20 @@ class MovingWindow:
         runs = (*runs[:-1], runs[-1] + cost) if same_time else (*runs, (tick_ms << bits) + cost)
         packed: Runs = runs[0] if len(runs) == 1 else (used + cost, *runs)
         return packed, True, Count(True, remaining - cost, wait_ms * _MS)
+
+    def give_back(self, state: Runs, cost: int, now_ms: int) -> Runs | None:
+        """See `Window.give_back`."""
+        used, held = self._at(state, now_ms)
+        runs = list(held)
+        while runs and cost > 0:
+            taken = min(cost, runs[-1] & self._mask)
+            cost, used = cost - taken, used - taken
+            runs[-1] -= taken
+            if not runs[-1] & self._mask:
+                runs.pop()
+        if len(runs) > 1:
+            return (used, *runs)
+        return runs[0] if runs else None
 
     def ends_ms(self, state: Runs) -> int:
         """See `Window.ends_ms`."""

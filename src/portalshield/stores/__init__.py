@@ -1,18 +1,24 @@
-"""Where limits are counted: in memory, in Redis, or in another storage that `limits` knows. One question, `Hit`."""
+"""Where limits are counted: in memory, in Redis, or in another storage that `limits` knows.
+
+Two questions: `Hit` counts, `GiveBack` takes back.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from portalshield.model.needs import Counts, Hit, Unavailable
+from portalshield.model.needs import Counts, GiveBack, Hit, Unavailable
 from portalshield.stores.memory import MemoryStore
 from portalshield.stores.outage import Notify, OnOutage, OutageStore
 
-__all__ = ["Store", "open_store"]
+__all__ = ["MemoryStore", "Store", "gives_back", "open_store"]
+
+_REDIS = ("redis", "rediss", "unix", "redis+unix")
 
 
 class Store(Protocol):
-    """Answers `Hit`. The counters of one `Hit` are distinct; one that stands there twice is charged once.
+    """Answers `Hit` and `GiveBack`. The counters of one `Hit` are distinct; one that stands there twice is
+    charged once.
 
     Every counter reports its `Count`. When one of them is spent, none is charged. A cost of 0 peeks: `allowed` then
     says whether a request of cost 1 would fit. `reset_s` is at most the window: until the window ends or, when
@@ -28,6 +34,12 @@ class Store(Protocol):
     async def ahit(self, hit: Hit) -> Counts | Unavailable:
         """Ask without blocking the event loop."""
 
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Take back what was counted; may block unless `is_local`. Not every storage can: see `gives_back`."""
+
+    async def agive_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Take back what was counted without blocking the event loop."""
+
     def clear(self) -> None:
         """Forget what this process counted (a test run); what a shared server holds stays."""
 
@@ -36,6 +48,11 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Give back what was opened on this event loop, and what `close` does."""
+
+
+def gives_back(uri: str) -> bool:
+    """The storage of this address can answer `GiveBack`, which login brakes need: memory and Redis."""
+    return uri.removeprefix("async+").partition("://")[0] in ("memory", *_REDIS)
 
 
 def open_store(
@@ -54,7 +71,7 @@ def open_store(
     memory = MemoryStore(max_keys)
     if scheme == "memory":
         return memory
-    if scheme in ("redis", "rediss", "unix", "redis+unix"):
+    if scheme in _REDIS:
         from portalshield.stores.redis import RedisStore  # an extra
 
         return OutageStore(RedisStore(uri.removeprefix("redis+")), memory, on_outage, notify)

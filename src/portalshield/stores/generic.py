@@ -21,7 +21,7 @@ from limits.storage import storage_from_string
 from limits.strategies import STRATEGIES
 from limits.util import WindowStats
 
-from portalshield.model.needs import Count, Counts, Hit, Quota, Unavailable
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, Unavailable
 from portalshield.stores.outage import REFUSED, Breaker
 
 TIMEOUT_S = 0.25
@@ -51,6 +51,7 @@ _ASYNC_OPTIONS: Mapping[str, Mapping[str, str | float]] = {
 _DOWN = Unavailable("store-down")
 _FAILS = Unavailable("store-fails")
 _TIMEOUT = Unavailable("store-timeout")
+_UNABLE = Unavailable("store-unable")
 Open = Callable[[], Any]
 
 
@@ -105,6 +106,14 @@ class GenericStore:
             raise
         process.breaker.succeeded(ticket)
         return counts
+
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        """`limits` cannot: what is counted stays. A route with a login brake refuses such a storage at the start."""
+        return _UNABLE
+
+    async def agive_back(self, need: GiveBack) -> Counts | Unavailable:
+        """The same."""
+        return _UNABLE
 
     def close(self) -> None:
         """`limits` has no way to close a storage: it is forgotten."""

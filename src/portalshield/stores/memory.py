@@ -19,8 +19,8 @@ from hashlib import blake2b
 from math import floor
 from typing import Any
 
-from portalshield.model.needs import Count, Counts, Hit, Quota
-from portalshield.rules.windows import AnyWindow, window_of
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota
+from portalshield.rules.windows import AnyWindow, FixedWindow, window_of
 
 STRIPE = 1365
 """Entries per stripe. A dict of up to this many has 4096 slots after any history of inserts and deletions (CPython
@@ -48,7 +48,8 @@ class _Ledger:
     `known` keeps the quotas whose ids lead here, so that no id is given to another one.
     """
 
-    __slots__ = ("charge", "known", "overflow", "tables", "window")
+    __slots__ = ("charge", "known", "overflow", "tables", "take", "window")
+    take: Callable[[str, int], Count]
 
     def __init__(self, window: AnyWindow, stripes: int) -> None:
         self.window = window
@@ -89,30 +90,59 @@ class MemoryStore:
         if len(counters) != 1:
             return self._several(counters)
         key, quota, cost = counters[0]
-        ledger = self._by_id.get(id(quota)) or self._open(quota)
-        if len(key) > LONGEST_KEY:
-            key = _digest(key)
-        index = hash(key) % self._spread
-        table = ledger.tables[index]
-        lock = self._stripes[index].lock
-        lock.acquire()  # twice as fast as `with`, and this is the whole cost of a limit
-        try:
-            now_ms = floor(self._clock() * 1000)
-            state = table.get(key)
-            if state is None:
-                return (self._first(ledger, index, key, cost, now_ms),)
-            charged, moved, count = ledger.charge(state, cost, now_ms)
-            if charged is not None:
-                if moved:
-                    del table[key]  # to the end of the order
-                table[key] = charged
-            return (count,)
-        finally:
-            lock.release()
+        return ((self._by_id.get(id(quota)) or self._open(quota)).take(key, cost),)
+
+    def taker(self, quota: Quota) -> Callable[[str, int], Count]:
+        """`take(key, cost)` counts one request against this quota, as a `Hit` of one counter does."""
+        return self._open(quota).take
+
+    def _taker(self, ledger: _Ledger) -> Callable[[str, int], Count]:
+        tables, stripes, spread, clock = ledger.tables, self._stripes, self._spread, self._clock
+        window, charge, first = ledger.window, ledger.charge, self._first
+        amount, window_ms = window.amount, window.window_ms
+        bits, mask = (window.bits, window.mask) if isinstance(window, FixedWindow) else (0, 0)
+
+        def take(key: str, cost: int) -> Count:
+            if len(key) > LONGEST_KEY:
+                key = _digest(key)
+            index = hash(key) % spread
+            table = tables[index]
+            lock = stripes[index].lock
+            lock.acquire()  # twice as fast as `with`, and this is the whole cost of a limit
+            try:
+                now_ms = int(clock() * 1000)
+                state = table.get(key)
+                if state is None:
+                    return first(ledger, index, key, cost, now_ms)
+                if mask and 0 < (left_ms := (state >> bits) - now_ms) <= window_ms and cost > 0:
+                    # Most requests: what `FixedWindow.charge` does within a window, without the call.
+                    remaining = amount - (state & mask)
+                    if cost > remaining:
+                        return Count(False, remaining, left_ms * 0.001)
+                    table[key] = state + cost
+                    return Count(True, remaining - cost, left_ms * 0.001)
+                charged, moved, count = charge(state, cost, now_ms)
+                if charged is not None:
+                    if moved:
+                        del table[key]  # to the end of the order
+                    table[key] = charged
+                return count
+            finally:
+                lock.release()
+
+        return take
 
     async def ahit(self, hit: Hit) -> Counts:
         """The same; nothing here waits."""
         return self.hit(hit)
+
+    def give_back(self, need: GiveBack) -> Counts:
+        """Take back what was counted; see `GiveBack`. What stands in the overflow bucket stays there: it is shared."""
+        return tuple([self._give_back(key, quota, cost) for key, quota, cost in need.counters])
+
+    async def agive_back(self, need: GiveBack) -> Counts:
+        """The same; nothing here waits."""
+        return self.give_back(need)
 
     def close(self) -> None:
         """Forget everything."""
@@ -151,6 +181,28 @@ class MemoryStore:
             ledger.tables[index][key] = charged
             stripe.size += 1
         return count
+
+    def _give_back(self, key: str, quota: Quota, cost: int) -> Count:
+        ledger = self._by_id.get(id(quota)) or self._open(quota)
+        key = _digest(key) if len(key) > LONGEST_KEY else key
+        index = hash(key) % self._spread
+        table, stripe, window = ledger.tables[index], self._stripes[index], ledger.window
+        with stripe.lock:
+            now_ms = floor(self._clock() * 1000)
+            state = table.get(key)
+            if state is not None and cost > 0:
+                left = window.give_back(state, cost, now_ms)
+                if left is None:
+                    del table[key]
+                    stripe.size -= 1
+                else:
+                    table[key] = left  # its place in the order stays: it does not end later than it did
+                state = left
+            again, moved, count = window.charge(state, 0, now_ms)
+            if again is not None:  # the clock stepped back
+                _write((table, key, stripe), again, moved)
+            told: Count = count
+            return told
 
     # -- several counters: all or nothing -----------------------------------------------------------------------------
 
@@ -245,6 +297,7 @@ class MemoryStore:
             ledger = self._ledgers.get(identity)
             if ledger is None:
                 ledger = self._ledgers[identity] = _Ledger(window_of(quota), self._spread)
+                ledger.take = self._taker(ledger)
             if len(self._by_id) >= _ALIASES:
                 self._by_id = {}
                 for other in self._ledgers.values():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from portalshield.model.needs import Count, Counts, Hit, Unavailable
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Unavailable
 
 OnOutage = Literal["local", "open", "closed"]
 FIRST_PAUSE_S = 1.0
@@ -116,6 +116,12 @@ class Asked(Protocol):
     async def ahit(self, hit: Hit) -> Counts | Unavailable:
         """Ask without blocking the event loop."""
 
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Take back what was counted, blocking."""
+
+    async def agive_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Take back what was counted without blocking the event loop."""
+
     def close(self) -> None:
         """Give back what a blocking caller opened."""
 
@@ -129,6 +135,9 @@ class Local(Protocol):
     def hit(self, hit: Hit) -> Counts:
         """Ask; never blocks."""
 
+    def give_back(self, need: GiveBack) -> Counts:
+        """Take back what was counted; never blocks."""
+
     def clear(self) -> None:
         """Forget everything."""
 
@@ -136,8 +145,8 @@ class Local(Protocol):
 class OutageStore:
     """A `Store` that asks `shared` and stands in for it while it does not answer.
 
-    `local`: the same quotas in `local`; `open`: everything is allowed, and counted in `stood_in`; `closed`:
-    `Unavailable` is passed on, a 503.
+    `local`: the same quotas in `local`; `open`: everything is allowed, and counted in `stood_in`, but for a quota that
+    is a `brake`, which is counted in `local` all the same; `closed`: `Unavailable` is passed on, a 503.
     """
 
     is_local = False
@@ -174,6 +183,16 @@ class OutageStore:
             self._change(seen, "")
         return answer
 
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Take back what was counted, by whichever store counts now. `Unavailable` only in the mode `closed`."""
+        seen = self._changes
+        return self._given_back(need, self._shared.give_back(need), seen)
+
+    async def agive_back(self, need: GiveBack) -> Counts | Unavailable:
+        """The same without blocking the event loop."""
+        seen = self._changes
+        return self._given_back(need, await self._shared.agive_back(need), seen)
+
     def clear(self) -> None:
         """Forget what was counted in the shared store's place."""
         self._local.clear()
@@ -193,8 +212,20 @@ class OutageStore:
         if self._mode == "local":
             return self._local.hit(hit)
         if self._mode == "open":
+            if any(quota.brake for _, quota, _ in hit.counters):
+                return self._local.hit(hit)  # an outage must not be the hour of whoever guesses passwords
             return tuple([Count(True, quota.amount, float(quota.window_s)) for _, quota, _ in hit.counters])
         return missing
+
+    def _given_back(self, need: GiveBack, answer: Counts | Unavailable, seen: int) -> Counts | Unavailable:
+        if not isinstance(answer, Unavailable):
+            if seen & 1:
+                self._change(seen, "")
+            return answer
+        if not seen & 1:
+            self._change(seen, answer.reason)
+        self.stood_in += 1
+        return answer if self._mode == "closed" else self._local.give_back(need)
 
     def _change(self, seen: int, reason: str) -> None:
         """Whoever asked before the last change learnt nothing new: only the first to see a change reports it."""

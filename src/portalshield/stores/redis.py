@@ -1,42 +1,26 @@
-"""Limits counted in Redis, exact across processes: one script, one round trip per `Hit`, for both colours.
+"""Limits counted in Redis, exact across processes: one script, one round trip per question, for both colours.
 
 The script does what `rules/windows.py` does, on the server's clock. What is kept under one key is one short string, so
 that reading all counters is one MGET. Keys are `portalshield:<version>:<strategy>:<amount>:<window>:<key>`: a changed
 algorithm or quota never meets what another one wrote. Needs Redis 5 (TIME before a write).
 
-A question has 100 ms in all, connecting included. Whatever goes wrong, the answer is `Unavailable` at once, and a
-breaker leaves the server alone for a while. Connections are redis-py's, taken one by one without its client and pool:
-those retry, check and time each operation on their own, and what is needed here is one deadline.
-
-Not covered: a blocking name lookup cannot be cut short (the async colour only stops waiting for it); each step of a TLS
-handshake has the rest of the time for itself. Redis Cluster and Sentinel are `generic.py`'s.
+How the server is asked, and what happens when it does not answer, is `redis_wire.py`'s.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import inspect
-import os
-import ssl
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache, lru_cache, partial
-from hashlib import blake2b, sha1
-from math import inf
-from types import TracebackType
+from functools import lru_cache, partial
+from hashlib import blake2b
 from typing import Any
 
-from portalshield.model.needs import Count, Counts, Hit, Quota, Unavailable
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, Unavailable
 from portalshield.rules.windows import GRAINS
-from portalshield.stores.outage import REFUSED, Breaker
+from portalshield.stores.outage import Breaker
+from portalshield.stores.redis_wire import TIMEOUT_S, RedisWire, Script
 
 VERSION = 1
 """Of what the script writes; part of every key."""
-TIMEOUT_S = 0.1
-CONNECTIONS = 32
-"""Of one process and event loop, at most; a blocking caller opens one per thread and keeps this many."""
 LONGEST_KEY = 128
 
 SCRIPT = """
@@ -49,7 +33,10 @@ local function fixed(held, amount, window)
   if finish <= now then finish, used = now + window, 0 end
   local stepped_back = finish > now + window
   if stepped_back then finish = now + window end
-  local function charge(cost) return string.format('%.0f %.0f', finish, used + cost), finish - now end
+  local function charge(cost)
+    local left = math.max(0, used + cost)
+    return string.format('%.0f %.0f', finish, left), finish - now, left
+  end
   return amount - used, function() return finish - now end, charge, stepped_back
 end
 
@@ -71,7 +58,9 @@ local function sliding(held, amount, window)
     return math.min(math.max(fits, till - window, now) - now, window)
   end
   local function charge(cost)
-    return string.format('%.0f %.0f %.0f', finish, before, used + cost), finish + window - now
+    if used + cost < 0 then before = math.max(0, before + used + cost) end
+    local left = math.max(0, used + cost)
+    return string.format('%.0f %.0f %.0f', finish, before, left), finish + window - now, before + left
   end
   return free, wait, charge, stepped_back
 end
@@ -100,17 +89,37 @@ local function moving(held, amount, window)
   end
   local function charge(cost)
     local last = runs[#runs]
+    while cost < 0 and last do
+      local taken = math.min(last[2], -cost)
+      last[2], cost = last[2] - taken, cost + taken
+      if last[2] == 0 then runs[#runs] = nil end
+      last = runs[#runs]
+    end
     if last and last[1] == tick then last[2] = last[2] + cost
     elseif cost > 0 then runs[#runs + 1] = {tick, cost} end
     local written = {}
     for i, run in ipairs(runs) do written[i] = string.format('%.0f %.0f', run[1], run[2]) end
-    return table.concat(written, ' '), tick + window - now
+    return table.concat(written, ' '), tick + window - now, #runs
   end
   return amount - used, wait, charge, stepped_back
 end
 
 local windows = {['fixed-window'] = fixed, ['sliding-window-counter'] = sliding, ['moving-window'] = moving}
 local held, judged, fits, lines = redis.call('MGET', unpack(KEYS)), {}, true, {}
+for i = 1, #KEYS do
+  local at, cost = i * 4 - 3, tonumber(ARGV[i * 4])
+  if cost < 0 and held[i] then
+    local _, _, charge = windows[ARGV[at]](held[i], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]))
+    local state, ttl, left = charge(cost)
+    if left > 0 then
+      redis.call('SET', KEYS[i], state, 'PX', string.format('%.0f', ttl))
+      held[i] = state
+    else
+      redis.call('DEL', KEYS[i])
+      held[i] = false
+    end
+  end
+end
 for i = 1, #KEYS do
   local at = i * 4 - 3
   local amount, window, cost = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
@@ -131,152 +140,52 @@ for i, row in ipairs(judged) do
 end
 return table.concat(lines, ';')
 """.replace("GRAINS", str(GRAINS))
-_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_SCRIPT = Script(SCRIPT)
 
-_DOWN = Unavailable("store-down")
-_TIMEOUT = Unavailable("store-timeout")
-_UNREACHABLE = Unavailable("store-unreachable")
-_REFUSES = Unavailable("store-refuses")
-_GARBLED = Unavailable("store-garbled")
+_Counters = tuple[tuple[str, Quota, int], ...]
 
 
 class RedisStore:
-    """A store on a Redis server: `redis://`, `rediss://` or `unix://`, with redis-py's query options.
-
-    Nothing is opened before the first question, and nothing is shared with a forked child or another event loop.
-    `ValueError`, without the address, where redis-py is missing or cannot use the address.
-    """
+    """A store on a Redis server; `ValueError` and addresses as `RedisWire`'s."""
 
     is_local = False
 
     def __init__(self, uri: str, *, timeout_s: float = TIMEOUT_S, breaker: Callable[[], Breaker] = Breaker) -> None:
-        self._timeout_s = timeout_s
-        self._breaker = breaker
-        self._open = _connector("redis.connection", uri, clocked=True)
-        self._aopen = _connector("redis.asyncio.connection", uri, clocked=False)
-        self._process = _Process(breaker())
+        self.wire = RedisWire(uri, timeout_s=timeout_s, breaker=breaker)
 
     def hit(self, hit: Hit) -> Counts | Unavailable:
         """Count, all or nothing; see `Hit`. Blocks for at most the time-out; never raises for the server's sake."""
-        if not hit.counters:
-            return ()
-        process = self._here()
-        ticket = process.breaker.admit()
-        if ticket == REFUSED:
-            return _DOWN
-        try:
-            counts = _parse(self._exchange(process, _command(hit), time.monotonic() + self._timeout_s), hit)
-        except Exception as error:  # the boundary to a foreign program: whatever comes out of it means "down"
-            process.breaker.failed(ticket)
-            process.drop_idle()
-            return _reason(error)
-        except BaseException:
-            process.breaker.abandoned(ticket)
-            raise
-        process.breaker.succeeded(ticket)
-        return counts
+        return self._ask(hit.counters, 1)
 
     async def ahit(self, hit: Hit) -> Counts | Unavailable:
         """The same without blocking the event loop."""
-        if not hit.counters:
-            return ()
-        process = self._here()
-        if process.breaker.is_resting:
-            return _DOWN
-        pool = process.pool()
-        async with pool.turn:
-            ticket = process.breaker.admit()  # only now: while this one waited the server may have gone
-            if ticket == REFUSED:
-                return _DOWN
-            try:
-                async with _Deadline(self._timeout_s):
-                    counts = _parse(await self._aexchange(pool, _command(hit)), hit)
-            except Exception as error:
-                process.breaker.failed(ticket)
-                await pool.drop_idle()
-                return _reason(error)
-            except BaseException:
-                process.breaker.abandoned(ticket)
-                raise
-            process.breaker.succeeded(ticket)
-            return counts
+        return await self._aask(hit.counters, 1)
+
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Take back what was counted; see `GiveBack`. Otherwise as `hit`."""
+        return self._ask(need.counters, -1)
+
+    async def agive_back(self, need: GiveBack) -> Counts | Unavailable:
+        """The same without blocking the event loop."""
+        return await self._aask(need.counters, -1)
 
     def close(self) -> None:
         """Close the idle connections of blocking callers."""
-        self._here().drop_idle()
+        self.wire.close()
 
     async def aclose(self) -> None:
         """Close the idle connections of this event loop, and those of blocking callers."""
-        process = self._here()
-        process.drop_idle()
-        await process.pool().drop_idle(wait=True)
+        await self.wire.aclose()
 
-    def _here(self) -> _Process:
-        process = self._process
-        if process.pid != os.getpid():
-            # The parent's connections stay referenced: were they collected here, closing them could speak on its wire.
-            self._process = process = _Process(self._breaker(), inherited=process)
-        return process
+    def _ask(self, counters: _Counters, sign: int) -> Counts | Unavailable:
+        if not counters:
+            return ()
+        return self.wire.ask(_SCRIPT, _command(counters, sign), partial(_parse, counters))
 
-    def _exchange(self, process: _Process, command: tuple[Any, ...], deadline: float) -> bytes:
-        try:
-            connection = process.idle.pop()
-        except IndexError:
-            return _exchange_on(process, self._open(), command, deadline)
-        try:
-            return _exchange_on(process, connection, command, deadline)
-        except Exception as error:
-            if _is_timeout(error):
-                raise
-            # It was closed while it lay idle (restart, CLIENT KILL, failover), and so were the others: begin afresh.
-            process.drop_idle()
-            return _exchange_on(process, self._open(), command, deadline)
-
-    async def _aexchange(self, pool: _Pool, command: tuple[Any, ...]) -> bytes:
-        if not pool.idle:
-            return await _aexchange_on(pool, self._aopen(), command)
-        try:
-            return await _aexchange_on(pool, pool.idle.pop(), command)
-        except Exception as error:
-            if _is_timeout(error):
-                raise
-            await pool.drop_idle()
-            return await _aexchange_on(pool, self._aopen(), command)
-
-
-# -- one question on one connection -----------------------------------------------------------------------------------
-
-
-def _exchange_on(process: _Process, connection: Any, command: tuple[Any, ...], deadline: float) -> bytes:
-    connection.limit[0] = deadline
-    try:
-        connection.send_command("EVALSHA", _SHA, *command, check_health=False)
-        try:
-            reply: bytes = connection.read_response(disable_decoding=True)
-        except _errors().NoScriptError:  # flushed or restarted; EVAL also keeps it
-            connection.send_command("EVAL", SCRIPT, *command, check_health=False)
-            reply = connection.read_response(disable_decoding=True)
-    except BaseException:
-        connection.disconnect()  # a reply may still be on its way: nobody else may read it
-        raise
-    process.keep(connection)
-    return reply
-
-
-async def _aexchange_on(pool: _Pool, connection: Any, command: tuple[Any, ...]) -> bytes:
-    try:
-        await connection.send_command("EVALSHA", _SHA, *command, check_health=False)
-        try:
-            reply: bytes = await connection.read_response(disable_decoding=True)
-        except _errors().NoScriptError:
-            await connection.send_command("EVAL", SCRIPT, *command, check_health=False)
-            reply = await connection.read_response(disable_decoding=True)
-    except BaseException:
-        with suppress(Exception):
-            await connection.disconnect(nowait=True)
-        raise
-    pool.idle.append(connection)
-    return reply
+    async def _aask(self, counters: _Counters, sign: int) -> Counts | Unavailable:
+        if not counters:
+            return ()
+        return await self.wire.aask(_SCRIPT, _command(counters, sign), partial(_parse, counters))
 
 
 @lru_cache(1024)
@@ -286,13 +195,14 @@ def _terms(quota: Quota) -> tuple[str, int, int]:
     return namespace, quota.amount, quota.window_s * 1000
 
 
-def _command(hit: Hit) -> tuple[Any, ...]:
+def _command(counters: _Counters, sign: int) -> tuple[Any, ...]:
+    """The command behind the script's name; a negative cost gives back."""
     keys: list[bytes] = []
     arguments: list[str | int] = []
-    for key, quota, cost in hit.counters:
+    for key, quota, cost in counters:
         namespace, amount, window_ms = _terms(quota)
         keys.append(_bounded(namespace + key, len(namespace)))
-        arguments += (quota.strategy, amount, window_ms, cost)
+        arguments += (quota.strategy, amount, window_ms, max(cost, 0) * sign)
     return (len(keys), *keys, *arguments)
 
 
@@ -304,10 +214,10 @@ def _bounded(key: str, namespace: int) -> bytes:
     return (key[:namespace] + digest).encode()
 
 
-def _parse(reply: bytes, hit: Hit) -> Counts:
+def _parse(counters: _Counters, reply: bytes) -> Counts:
     """`allowed remaining reset_ms;...`; `ValueError` for anything else, also for figures that cannot be."""
     counts = tuple([_count(part) for part in reply.split(b";")])
-    for count, (_, quota, _) in zip(counts, hit.counters, strict=True):
+    for count, (_, quota, _) in zip(counts, counters, strict=True):
         if not (0 <= count.remaining <= quota.amount and 0 <= count.reset_s <= quota.window_s):
             raise ValueError("no count")
     return counts
@@ -316,207 +226,3 @@ def _parse(reply: bytes, hit: Hit) -> Counts:
 def _count(part: bytes) -> Count:
     allowed, remaining, reset_ms = part.split(b" ")
     return Count(allowed == b"1", int(remaining), int(reset_ms) * 0.001)
-
-
-# -- what can go wrong ------------------------------------------------------------------------------------------------
-
-
-@cache
-def _errors() -> Any:
-    return importlib.import_module("redis.exceptions")
-
-
-def _is_timeout(error: Exception) -> bool:
-    return isinstance(error, TimeoutError | _errors().TimeoutError)
-
-
-def _reason(error: Exception) -> Unavailable:
-    errors = _errors()
-    if _is_timeout(error):
-        return _TIMEOUT
-    refusals = (errors.ResponseError, errors.AuthenticationError, errors.AuthorizationError, errors.BusyLoadingError)
-    if isinstance(error, refusals):  # read-only, out of memory, password changed, loading, no permission, ...
-        return _REFUSES
-    return _UNREACHABLE if isinstance(error, OSError | errors.ConnectionError) else _GARBLED
-
-
-# -- connections ------------------------------------------------------------------------------------------------------
-
-
-class _Process:
-    """What one process holds; a forked child begins with its own."""
-
-    def __init__(self, breaker: Breaker, inherited: _Process | None = None) -> None:
-        self.pid = os.getpid()
-        self.breaker = breaker
-        self.idle: list[Any] = []
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
-        self._inherited = inherited
-
-    def pool(self) -> _Pool:
-        """The connections of the running event loop; those of loops that ended are forgotten."""
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            self._pools = {each: held for each, held in list(self._pools.items()) if not each.is_closed()}
-            pool = self._pools[loop] = _Pool()
-        return pool
-
-    def keep(self, connection: Any) -> None:
-        """For the next question, unless there are enough."""
-        if len(self.idle) < CONNECTIONS:
-            self.idle.append(connection)
-        else:
-            connection.disconnect()
-
-    def drop_idle(self) -> None:
-        """Close what lies idle."""
-        while self.idle:
-            with suppress(Exception):  # another thread may have taken the last one, and closing may fail
-                self.idle.pop().disconnect()
-
-
-class _Pool:
-    """The connections of one event loop."""
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Semaphore(CONNECTIONS)
-        self.idle: list[Any] = []
-
-    async def drop_idle(self, *, wait: bool = False) -> None:
-        """Close what lies idle; `wait`: until it is closed."""
-        while self.idle:
-            with suppress(Exception):
-                async with asyncio.timeout(1):
-                    await self.idle.pop().disconnect(nowait=not wait)
-
-
-class _Deadline:
-    """A time-out for what follows that does not blame the server for a busy event loop.
-
-    `asyncio.timeout` fires as soon as its time has come, even if the reply came in while the loop was blocked. Here
-    the time-out is only set off then: a reply that is there already is read first.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(None)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._loop = asyncio.get_running_loop()
-        self._handle = self._loop.call_later(self._seconds, self._expire)
-
-    def _expire(self) -> None:
-        self._timeout.reschedule(self._loop.time())
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._handle.cancel()
-        await self._timeout.__aexit__(kind, error, trace)
-
-
-class _Clocked:
-    """Mixed into redis-py's blocking connections: every time-out is what is left until `limit[0]`."""
-
-    def __init__(self, **options: Any) -> None:
-        self.limit = [inf]
-        super().__init__(**options)
-
-    @property
-    def socket_timeout(self) -> float | None:
-        left_s = self.limit[0] - time.monotonic()
-        return None if left_s == inf else max(left_s, 0.001)
-
-    @socket_timeout.setter
-    def socket_timeout(self, value: float | None) -> None:
-        """The deadline decides."""
-
-    socket_connect_timeout = socket_timeout
-
-    def _connect(self) -> Any:
-        return _ClockedSocket(super()._connect(), self.limit)  # type: ignore[misc]
-
-
-class _ClockedSocket:
-    """A socket each of whose operations has only what is left; a server that drips bytes gains nothing.
-
-    Past the deadline one more read takes what has already come: a thread that was not scheduled for a while must not
-    blame the server for it.
-    """
-
-    def __init__(self, raw: Any, limit: list[float]) -> None:
-        self._raw = raw
-        self._limit = limit
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
-
-    def settimeout(self, value: float | None) -> None:
-        """The deadline decides."""
-
-    def recv(self, *arguments: Any) -> Any:
-        return self._read(self._raw.recv, arguments)
-
-    def recv_into(self, *arguments: Any) -> Any:
-        return self._read(self._raw.recv_into, arguments)
-
-    def sendall(self, *arguments: Any) -> Any:
-        left_s = self._limit[0] - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        self._raw.settimeout(left_s)
-        return self._raw.sendall(*arguments)
-
-    def _read(self, read: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        left_s = self._limit[0] - time.monotonic()
-        if left_s > 0:
-            self._raw.settimeout(left_s)
-            with suppress(TimeoutError):
-                return read(*arguments)
-        if self._limit[0] == -inf:
-            raise TimeoutError
-        self._limit[0] = -inf
-        self._raw.settimeout(0)
-        try:
-            return read(*arguments)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            raise TimeoutError from None
-
-
-_OURS = frozenset(
-    {
-        "max_connections",
-        "timeout",
-        "socket_timeout",
-        "socket_connect_timeout",
-        "retry_on_timeout",
-        "retry_on_error",
-        "health_check_interval",
-        "decode_responses",
-        "protocol",
-    }
-)
-"""Options of an address that are decided here."""
-
-
-def _connector(module_name: str, uri: str, *, clocked: bool) -> Callable[[], Any]:
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError:
-        raise ValueError('needs redis-py: pip install "portalshield[redis]"') from None
-    try:
-        parsed: dict[str, Any] = module.parse_url(uri)
-        options = {name: value for name, value in parsed.items() if name not in _OURS}
-        kind = options.pop("connection_class", module.Connection)
-        if clocked:
-            kind = type("ClockedConnection", (_Clocked, kind), {})
-        known = inspect.signature(module.AbstractConnection.__init__).parameters
-        # No CLIENT SETINFO: one round trip less at the start. Newer versions of redis-py warn of the older names.
-        options |= {"driver_info": None} if "driver_info" in known else {"lib_name": None, "lib_version": None}
-        make = partial(kind, **options, protocol=2, socket_timeout=None, socket_connect_timeout=None)
-        make()  # opens nothing, but knows every option
-    except Exception:  # redis-py's own texts would repeat the address
-        raise ValueError("is no address that redis-py can use") from None
-    return make

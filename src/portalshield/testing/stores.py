@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from portalshield.model.needs import Counts, Hit, Unavailable
+from portalshield.model.needs import Counts, GiveBack, Hit, Unavailable
 from portalshield.stores import Store
 from portalshield.stores.memory import MemoryStore
 
@@ -30,6 +30,14 @@ class FailingStore:
     async def ahit(self, hit: Hit) -> Counts | Unavailable:
         """The same."""
         return self._missing if self._fails() else await self._inner.ahit(hit)
+
+    def give_back(self, need: GiveBack) -> Counts | Unavailable:
+        """Fail, or tell the inner store."""
+        return self._missing if self._fails() else self._inner.give_back(need)
+
+    async def agive_back(self, need: GiveBack) -> Counts | Unavailable:
+        """The same."""
+        return self._missing if self._fails() else await self._inner.agive_back(need)
 
     def clear(self) -> None:
         """Clear the inner store; `asked` counts on."""
