@@ -32,7 +32,7 @@ demo: $(STAMP)  ## the shielded FastAPI portal under uvicorn, with real exchange
 demo-flask: $(STAMP)  ## the shielded Flask portal, the same exchanges
 	$(BIN)/python examples/flask_app/demo.py
 
-test: $(STAMP) $(OLD_STAMP)  ## all tests, and the contract on the oldest FastAPI
+test: $(STAMP) $(OLD_STAMP)  ## all tests, with a browser where there is one, and the contract on the oldest FastAPI
 	$(BIN)/python -m pytest -n 2
 	PYTHONPATH=src $(OLD_VENV)/bin/python -m pytest -n 2 tests/contract
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,22 +51,36 @@ class Portal:
 
 
 MakePortal = Callable[..., Portal]
+FAULTS = pytest.StashKey[list[tuple[str, str, str, str, str]]]()
+"""Rows of the table of faults: fault, door, milliseconds of the first request, of the median one, answers."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what each fault of the store cost, where those tests ran."""
+    rows = config.stash.get(FAULTS, [])
+    if not rows:
+        return
+    terminalreporter.section("faults of the store")
+    for row in (("fault", "door", "first ms", "median ms", "answers"), *rows):
+        terminalreporter.write_line("{:32} {:5} {:>9} {:>10}  {}".format(*row))
+
+
+def portal_behind(
+    door: str, env: dict[str, str] | None = None, prepare: Callable[[Any], None] | None = None, **more: Any
+) -> Portal:
+    """A portal behind `asgi` or `wsgi`; `env` are names without prefix, `more` the keywords of `Shield`."""
+    app, calls = fastapi_portal() if door == "asgi" else flask_portal()
+    if prepare is not None:
+        prepare(app)
+    settings = Settings.from_env(environment(**{"CORS__ALLOW_ORIGINS": ORIGIN, **(env or {})}))
+    shield = Shield(app, settings=settings, **more)
+    return Portal(AsgiDoor(app) if door == "asgi" else WsgiDoor(app), app, shield, settings, calls)
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
 def make_portal(request: pytest.FixtureRequest) -> MakePortal:
-    """Makes a portal behind the parametrised door; keywords `env` (names without prefix) and those of `Shield`."""
-
-    def make(env: dict[str, str] | None = None, prepare: Callable[[Any], None] | None = None, **more: Any) -> Portal:
-        app, calls = fastapi_portal() if request.param == "asgi" else flask_portal()
-        if prepare is not None:
-            prepare(app)
-        settings = Settings.from_env(environment(**{"CORS__ALLOW_ORIGINS": ORIGIN, **(env or {})}))
-        shield = Shield(app, settings=settings, **more)
-        door = AsgiDoor(app) if request.param == "asgi" else WsgiDoor(app)
-        return Portal(door, app, shield, settings, calls)
-
-    return make
+    """Makes a portal behind the parametrised door, with the arguments of `portal_behind`."""
+    return partial(portal_behind, request.param)
 
 
 @pytest.fixture

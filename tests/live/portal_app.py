@@ -8,6 +8,7 @@ policy, for wrong ones.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import flask
-from fastapi import Request
+from fastapi import Request, UploadFile
 from fastapi.responses import StreamingResponse
 from portals import fastapi_portal, flask_portal
 
-from portalshield import Policy, Shield, public
+from portalshield import Policy, Shield, Upload, protect, public
+from portalshield.rules.magic import KINDS
 
 PATIENCE_S = 10.0
 POLL_S = 0.005
+FILES = Upload(KINDS, max_file="20MB", max_files=2)
 
 
 def _portal(kind: str) -> Any:
@@ -59,6 +62,11 @@ def _add_asgi(app: Any) -> None:
 
         return StreamingResponse(blocks(), media_type="text/plain")
 
+    @app.post("/files")
+    @protect(upload=FILES)
+    async def files(file: UploadFile) -> list[str]:
+        return [str(file.filename), hashlib.sha256(await file.read()).hexdigest()]
+
     @app.api_route("/seen", methods=["GET", "POST"])
     @public
     async def seen(request: Request) -> dict[str, Any]:
@@ -87,6 +95,12 @@ def _add_wsgi(app: Any) -> None:
             raise RuntimeError("secret-in-exception")
 
         return flask.Response(blocks(), mimetype="text/plain")
+
+    @app.post("/files")
+    @protect(upload=FILES)
+    def files() -> list[str]:
+        file = flask.request.files["file"]
+        return [str(file.filename), hashlib.sha256(file.read()).hexdigest()]
 
     @app.route("/seen", methods=["GET", "POST"])
     @public

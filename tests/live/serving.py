@@ -64,8 +64,8 @@ SERVERS = {
 class Server:
     """One server process."""
 
-    def __init__(self, name: str, variables: dict[str, str], folder: Path) -> None:
-        self.recipe = SERVERS[name]
+    def __init__(self, name: str, variables: dict[str, str], folder: Path, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or SERVERS[name]
         self.signal = folder / f"{name}.signal"
         self.log = folder / f"{name}.log"
         self.port = _free_port()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from look_alikes import LOOK_ALIKES
 
 from portalshield.rules.origins import CODES, OriginError, OriginPolicy, canonical_origin, origin_faults
 
@@ -163,62 +164,6 @@ def test_a_pattern_is_no_single_origin(text: str) -> None:
     """`canonical_origin` takes exact origins only."""
     with pytest.raises(OriginError):
         canonical_origin(text)
-
-
-LOOK_ALIKES = [
-    b"null",
-    b"",
-    b"*",
-    b"http://app.example.com",
-    b"HTTPS://app.example.com",
-    b"https://APP.example.com",
-    b"https://app.example.com/",
-    b"https://app.example.com.",
-    b"https://app.example.com:443",
-    b"https://app.example.com:8443",
-    b"https://app.example.com:",
-    b"https://app.example.com@evil.example",
-    b"https://app.example.com.evil.example",
-    b"https://evil-app.example.com",
-    b"https://evilapp.example.com",
-    b"https://appxexample.com",
-    b"https://app.examplexcom",
-    b"https://app.example.co",
-    b"https://app.example.comm",
-    b"https://app.example.com%00.evil.example",
-    b"https://app.example.com\x00",
-    b"https://app.example.com#.evil.example",
-    b"https://app.example.com?.evil.example",
-    b"https://app.example.com\\.evil.example",
-    b"https://app.example.com,https://evil.example",
-    b"https://app.example.com https://evil.example",
-    b"https://app.example.com\n",
-    b" https://app.example.com",
-    b"https://a.app.example.com",
-    b"https://example.com",
-    b"https://.example.com",
-    b"https:app.example.com",
-    b"https:///app.example.com",
-    b"//app.example.com",
-    b"app.example.com",
-    b"file://app.example.com",
-    b"https://xn--app-.example.com",
-    b"https://app\xe2\x80\x8b.example.com",
-    b"https://\xd0\xb0pp.example.com",
-    b"https://app.example.com\xff",
-    b"https://portal--acme.vercel.app",
-    b"https://portal-x-acme.vercel.app.evil.example",
-    b"https://portal-x.y-acme.vercel.app",
-    b"https://portal-x/y-acme.vercel.app",
-    b"https://portal-X-acme.vercel.app",
-    b"https://portal-x-acme.vercel.app:8443",
-    b"http://portal-x-acme.vercel.app",
-    b"https://portal-acme.vercel.app",
-    b"https://portal-x-acmee.vercel.app",
-    b"https://evil.example/portal-x-acme.vercel.app",
-    b"https://evil.portal-x-acme.vercel.app",
-    b"https://portal-" + b"x" * 60 + b"-acme.vercel.app",
-]
 
 
 @pytest.mark.parametrize("origin", LOOK_ALIKES)

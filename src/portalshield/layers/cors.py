@@ -17,7 +17,10 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Reply, Verdict, problem
+from portalshield.rules.fetch_metadata import is_same_host
+from portalshield.rules.nearest import did_you_mean
 from portalshield.rules.origins import OriginPolicy, origin_faults
+from portalshield.rules.paths import METHODS
 
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
@@ -33,6 +36,9 @@ _OWN = frozenset(
     )
 )
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+# Fetch, 2.2.1: browsers never send the first two. The rest of METHODS is what the request line may have here.
+_ASKABLE = METHODS - {"CONNECT", "TRACE"}
+_ANSWERED_NAMES = 64
 _ORIGIN = (b"Origin",)
 _FOREIGN = problem("origin-not-allowed", why="websocket-origin")
 
@@ -65,12 +71,13 @@ class CorsConfig(BaseModel):
         for error in origin_faults(self.allow_origins, credentials=credentials, development=development):
             yield ConfigurationProblem(f"PS-CORS-{error.code}", prefix + "ALLOW_ORIGINS", str(error), error.hint)
         for number, name in enumerate(self.allow_methods, 1):
-            if name != name.upper() or not name.isalpha():
+            if name not in _ASKABLE:
+                meant = did_you_mean(name.upper(), _ASKABLE) or "Write PATCH, or leave it out for all methods."
                 yield ConfigurationProblem(
                     "PS-CORS-101",
                     prefix + "ALLOW_METHODS",
-                    f"entry {number} is no method in capitals.",
-                    "Methods are case-sensitive: write PATCH, or leave the variable out for all methods.",
+                    f"entry {number} is no method in capitals that a preflight could ask for.",
+                    f"Methods are case-sensitive. {meant}",
                 )
         for variable, names in (("ALLOW_HEADERS", self.allow_headers), ("EXPOSE_HEADERS", self.expose_headers)):
             for number, name in enumerate(names, 1):
@@ -81,6 +88,13 @@ class CorsConfig(BaseModel):
                         f"entry {number} is no header field name.",
                         "Name each field; * never covers Authorization and is a literal with credentials.",
                     )
+        if any(name.lower() in ("set-cookie", "set-cookie2") for name in self.expose_headers):
+            yield ConfigurationProblem(
+                "PS-CORS-104",
+                prefix + "EXPOSE_HEADERS",
+                "names Set-Cookie.",
+                "No browser lets scripts read it (Fetch, 2.2.2): send what they need in a field of its own.",
+            )
         if not 0 <= self.max_age <= 86400:
             yield ConfigurationProblem(
                 "PS-CORS-103", prefix + "MAX_AGE", "lies outside 0 to 86400 seconds.", "Write 7200 or less."
@@ -115,7 +129,7 @@ class CorsStage:
         if self._allows(origin):
             x.origin = origin
         elif x.websocket:
-            return None if _same_host(origin, x.headers.get(b"host")) else _FOREIGN
+            return None if is_same_host(origin, x.headers.get(b"host")) else _FOREIGN
         if x.method == "OPTIONS" and x.headers.get(b"access-control-request-method") is not None:
             return Reply(204, self._answer(x))
         return None
@@ -138,13 +152,9 @@ class CorsStage:
 
     def _answer(self, x: Exchange) -> Fields:
         asked = x.headers.get(b"access-control-request-method")
-        names = x.headers.get(b"access-control-request-headers") or b""
-        wanted = {part.strip(b" \t").lower() for part in names.split(b",")} - {b""}
-        if x.origin is None or asked not in self._methods or len(wanted) > 64 or not wanted <= self._headers:
+        if x.origin is None or asked not in self._methods:
             return ()
-        return self._preflight
-
-
-def _same_host(origin: bytes, host: bytes | None) -> bool:
-    _, _, authority = origin.partition(b"://")
-    return host is not None and authority.lower() == host.lower()
+        # A list may come in several fields and have empty elements (RFC 9110, 5.6.1); browsers send one without.
+        names = b",".join(x.headers.get_all(b"access-control-request-headers"))
+        wanted = {part.strip(b" \t").lower() for part in names.split(b",")} - {b""}
+        return self._preflight if len(wanted) <= _ANSWERED_NAMES and wanted <= self._headers else ()

@@ -16,7 +16,7 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Verdict, problem
-from portalshield.rules.hosts import HostPolicy
+from portalshield.rules.hosts import HostPolicy, host_faults
 
 
 class HostsConfig(BaseModel):
@@ -30,10 +30,8 @@ class HostsConfig(BaseModel):
     ] = ()
 
     def problems(self) -> Iterator[ConfigurationProblem]:
-        """Names that no Host field can have."""
-        try:
-            HostPolicy(self.allowed)
-        except ValueError as error:
+        """Names that no Host field can have, all of them."""
+        for error in host_faults(self.allowed):
             yield ConfigurationProblem("PS-HOST-001", "PORTALSHIELD_HOSTS", f"{error}.", "Write app.example.com.")
 
 

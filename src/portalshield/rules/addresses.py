@@ -19,6 +19,7 @@ MAX_HOPS = 32
 _MEMO_ENTRIES = 4096
 _MAX_ENTRY = 64
 _DIGITS = frozenset("0123456789")
+_TLS = frozenset((b"https", b"wss"))
 
 _V = TypeVar("_V")
 
@@ -49,6 +50,15 @@ class TrustedProxies:
             known = _lies_in(address, self._spans)
             _remember(self._memo, address, known)
         return known
+
+    def believes(self, peer: str | None) -> bool:
+        """Whether what this socket peer says of a request counts. A number of proxies makes every peer one."""
+        return bool(self.hops) or self.covers(canonical_address(peer) if peer else LOCAL)
+
+    @property
+    def covers_strangers(self) -> bool:
+        """A network holds more public addresses than any operator of proxies has: clients are in it too."""
+        return any(_is_too_wide(span) for span in self._spans)
 
 
 NOBODY = TrustedProxies()
@@ -85,6 +95,11 @@ def client_address(
     if trusted.hops:
         return _hop(nearest, _chain(forwarded_for, forwarded), trusted.hops)
     return _walk(nearest, _chain(forwarded_for, forwarded), trusted) if trusted.covers(nearest) else nearest
+
+
+def came_over_tls(forwarded_proto: Sequence[bytes]) -> bool:
+    """Whether a proxy says in `X-Forwarded-Proto` that the client spoke TLS to it, or to one in front of it."""
+    return any(part.strip(b" \t").lower() in _TLS for part in b",".join(forwarded_proto).split(b","))
 
 
 def canonical_address(text: str) -> str:
@@ -263,6 +278,13 @@ def _span(entry: str, number: int) -> Span:
     if network.version == 6 and first >> 32 == last >> 32 == 0xFFFF:
         return 4, first & 0xFFFFFFFF, last & 0xFFFFFFFF
     return network.version, first, last
+
+
+def _is_too_wide(span: Span) -> bool:
+    version, first, last = span
+    if any(version == own[0] and own[1] <= first and last <= own[2] for own in _PRIVATE):
+        return False
+    return last - first >= 1 << (24 if version == 4 else 108)
 
 
 def _hops(digits: str, number: int) -> int:

@@ -62,6 +62,17 @@ class HostPolicy:
         return bool(label) and (parent in self._parents or parent + port in self._parents)
 
 
+def host_faults(names: Sequence[str]) -> tuple[ValueError, ...]:
+    """Every entry that `HostPolicy` would refuse, numbered from 1; empty if the list can be used."""
+    faults = []
+    for number, name in enumerate(names, 1):
+        try:
+            _compile(name.removeprefix("*."), number) if name != "*" else None
+        except ValueError as error:
+            faults.append(error)
+    return tuple(faults)
+
+
 def _compile(name: str, number: int) -> bytes:
     lowered = name.lower()
     parts = _split(lowered.encode()) if lowered.isascii() else None

@@ -142,6 +142,10 @@ class OriginPolicy:
             return True
         return bool(self._any_port) and self._on_any_port(origin)
 
+    def __contains__(self, origin: object) -> bool:
+        """The same as an operator."""
+        return isinstance(origin, bytes) and self.allows(origin)
+
     def _matches(self, origin: bytes) -> bool:
         head, _, rest = origin.partition(b".")
         return any(_fills(head, before, after) for before, after in self._patterns.get(rest, ()))
@@ -149,6 +153,12 @@ class OriginPolicy:
     def _on_any_port(self, origin: bytes) -> bool:
         host, _, port = origin.rpartition(b":")
         return host in self._any_port and _is_serialised_port(port)
+
+
+def is_loopback(origin: str) -> bool:
+    """Whether a configured origin, exact or with any port, is this machine: `localhost`, 127.0.0.0/8 or `[::1]`."""
+    host = _split(origin)[1].lower()
+    return host in _LOOPBACK or host.endswith(".localhost") or (host[:4] == "127." and host[-1] in _DIGITS)
 
 
 def origin_faults(origins: Sequence[str], *, credentials: bool, development: bool) -> tuple[OriginError, ...]:

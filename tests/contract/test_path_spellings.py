@@ -114,6 +114,29 @@ SPELLINGS = [
     "scoped",
     "*",
     "",
+    "/tenants/south/clients/7/.",
+    "/tenants/south/clients/7/..",
+    "/tenants/south/clients/%2e%2e/clients/7",
+    "/tenants/%2e%2e/tenants/south/clients/7",
+    "/tenants/...//south/clients/7",
+    "/tenants/south/%2f/clients/7",
+    "/tenants/south/clients/7%2f",
+    "/tenants/south/clients/7%5c",
+    "/tenants/%u0073outh/clients/7",
+    "/tenants/sout%68%/clients/7",
+    "/tenants/s%C3%B6uth/clients/7",
+    "/tenants/%E2%80%AEsouth/clients/7",
+    "/tenants/sou%C2%ADth/clients/7",
+    "/%EF%BC%8Ftenants/south/clients/7",
+    "/tenants/south%EF%BC%8Fclients/7",
+    "/%E2%81%84scoped",
+    "/sub/%2e%2e/scoped",
+    "/sub/..%5cscoped",
+    "/sub%2freports%2fsouth",
+    "/v1/%2e%2e/sub/reports/south",
+    "/scoped%3f",
+    "/scoped%23x",
+    "/public%00/../scoped",
 ]
 HOSTS = [
     *("portal.example.com", "portal.example.com:80", "PORTAL.example.com", "localhost", "127.0.0.1", "[::1]:80", ""),
@@ -205,6 +228,13 @@ def pair(request: pytest.FixtureRequest, applications: Callable[[bool], Pair]) -
 def _leads_to_north(target: str) -> bool:
     """The caller's own tenant, plainly: nothing in the table but what says so."""
     return "south" not in unquote(target).casefold()
+
+
+def test_the_tables_are_as_long_as_promised() -> None:
+    """Q2: 97 spellings with 4 methods, 12 Host values, 18 routing fields with 3 methods, each once."""
+    for table, promised in ((SPELLINGS, 97), ([*HOSTS, *NO_HOSTS], 12), ([*OVERRIDES, *METHOD_OVERRIDES], 18)):
+        assert len(set(table)) == len(table) >= promised
+    assert len(METHODS) >= 4
 
 
 @pytest.mark.parametrize("target", SPELLINGS)
