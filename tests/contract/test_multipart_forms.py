@@ -349,7 +349,6 @@ def test_a_part_that_parsers_read_differently_is_400(forms: Forms, odd: bytes, b
         pytest.param(OWN, id="no end"),
         pytest.param(OWN[:-10], id="cut in a value"),
         pytest.param(form(OWN)[:-5], id="cut in the end"),
-        pytest.param(form(*[NOTE] * 1001), id="too many parts"),
         pytest.param(form(field("n" * 10_000)), id="header lines without end"),
     ],
 )
@@ -359,6 +358,19 @@ def test_what_is_no_form_is_400(forms: Forms, body: bytes, size: int) -> None:
     for target in ("/form", "/raw"):
         answer = forms.post(cut(body, size), target)
         assert (answer.status, answer.slug, forms.calls) == (400, "malformed-request", [])
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("target", ["/form", "/raw", "/open-form"])
+def test_parts_are_counted(forms: Forms, target: str, size: int) -> None:
+    """100 unless BODY__MAX_PARTS says otherwise: before a file, behind one, and where nobody looks at fields."""
+    enough, behind = form(*[NOTE] * 100), form(FILE, *[NOTE] * 99)
+    for body in (enough, behind):
+        assert forms.post(cut(body, size), target).status == 200
+    forms.calls.clear()
+    for body in (enough, behind):
+        answer = forms.post(cut(NOTE + body, size), target)
+        assert (answer.status, answer.slug, forms.calls) == (413, "body-too-large", [])
 
 
 @pytest.mark.parametrize(
@@ -437,7 +449,7 @@ def test_an_object_id_in_a_field_is_asked_for_its_owner(
 ) -> None:
     """`owners=` covers the fields of a form as it covers JSON: each id once, before the handler."""
     invoices = Invoices()
-    forms = make_forms(owners={"invoice_id": invoices})
+    forms = make_forms(owners={"invoice_id": invoices}, env={"BODY__MAX_PARTS": "200"})
     answer = forms.post(cut(body, size))
     assert (answer.status, forms.calls) == (status, ["form"] if status == 200 else [])
     assert invoices.asked == (asked if asked is not None else [])

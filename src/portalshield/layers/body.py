@@ -1,10 +1,10 @@
 """Body limits: size by declaration and by arrival, content coding, media type.
 
-Refuses: a malformed length (400), more bytes than allowed (413, without reading where the length was declared), a
-content coding (415: no framework here decodes it, so a bomb stays zipped), a media type that is not on the route's
-list (415), a body that takes too long (408, ASGI). Where another layer judges the body it is read once for all of
-them, a multipart form up to its first file; else it streams past a byte counter. Does not cover: slow headers, which
-reach no application.
+Refuses: a malformed length (400), more bytes than allowed (413, without reading where the length was declared), a form
+of too many fields or parts (413), a content coding (415: no framework here decodes it, so a bomb stays zipped), a media
+type that is not on the route's list (415), a body that takes too long (408, ASGI). Where another layer judges the body
+it is read once for all of them, a multipart form up to its first file; else it streams past a byte counter. Does not
+cover: slow headers, which reach no application.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _LEFT = problem("malformed-request", why="client-gone")
 _DISGUISED = problem("unsupported-media-type", why="not-multipart")
 _SPACE = b" \t\r\n"
 _FORM = "multipart/form-data"
-_MAX_PARTS = 1000
+_URLENCODED = "application/x-www-form-urlencoded"
+_MANY = problem("body-too-large", why="too-many-fields", fields=((b"connection", b"close"),))
+MAX_FIELDS = 1000
+"""Fields of an urlencoded form; as many as frameworks read."""
 
 
 class BodyConfig(BaseModel):
@@ -45,6 +48,7 @@ class BodyConfig(BaseModel):
     max_depth: Annotated[int, Setting("deepest nesting of JSON")] = 32
     max_keys: Annotated[int, Setting("member names in a JSON document")] = 10_000
     max_items: Annotated[int, Setting("array items in a JSON document")] = 100_000
+    max_parts: Annotated[int, Setting("parts of a multipart form, fields and files")] = 100
     content_types: Annotated[tuple[str, ...], Setting("media types a body may have; `*`: any or none")] = _TYPES
     read_timeout: Annotated[float, Setting("how long a body may take to arrive (ASGI)", unit="seconds")] = 30.0
 
@@ -54,6 +58,7 @@ class BodyConfig(BaseModel):
             ("MAX_DEPTH", self.max_depth, 1, 200),
             ("MAX_KEYS", self.max_keys, 1, 10_000_000),
             ("MAX_ITEMS", self.max_items, 1, 10_000_000),
+            ("MAX_PARTS", self.max_parts, 1, 1000),
             ("READ_TIMEOUT", self.read_timeout, 1, 3600),
         ):
             if not least <= value <= most:
@@ -64,17 +69,29 @@ class BodyConfig(BaseModel):
 
 class BodyStage:
     """The limits of one policy. `reads`: another stage of this policy judges the body, so it is read here; `names`:
-    the fields of multipart forms that it judges."""
+    the fields of multipart forms that it judges; `max_parts`: how many parts such forms may have; `whole`: it needs
+    all of every body, files too."""
 
     layer = "body"
     judges_body = True
 
-    def __init__(self, limit: int, content_types: tuple[str, ...], *, reads: bool, names: frozenset[str]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        content_types: tuple[str, ...],
+        *,
+        reads: bool,
+        names: frozenset[str],
+        max_parts: int,
+        whole: bool = False,
+    ) -> None:
         self._limit = limit
         self._any = "*" in content_types
         self._types = content_types
         self._reads = reads
         self._names = names
+        self._max_parts = max_parts
+        self._whole = whole
         accepted = ", ".join(content_types).encode()
         self._refused = problem("unsupported-media-type", why="content-type", fields=((b"accept-post", accepted),))
 
@@ -108,14 +125,14 @@ class BodyStage:
         essence = _essence(x)
         if essence == _FORM and self._names:
             return self._read_form(x)
-        return None if essence.startswith("multipart/") else ReadBody(self._limit)
+        return None if essence.startswith("multipart/") and not self._whole else ReadBody(self._limit)
 
     def _read_form(self, x: Exchange) -> ReadBody | None:
         boundary = boundary_of(x.headers.get(b"content-type") or b"")
         if boundary is None:
             x.form_fault = "boundary"
             return None
-        scanner = x.form = FormScanner(boundary, names=self._names, max_parts=_MAX_PARTS)
+        scanner = x.form = FormScanner(boundary, names=self._names, max_parts=self._max_parts)
 
         def until(chunk: bytes) -> bool:
             try:
@@ -123,7 +140,7 @@ class BodyStage:
             except MultipartFault as fault:
                 x.form_fault = fault.code
                 return True
-            return scanner.reached_file
+            return scanner.reached_file and not self._whole
 
         return ReadBody(self._limit, until)
 
@@ -133,7 +150,7 @@ class BodyStage:
             case Body():
                 x.body, x.body_complete = answer.data, answer.complete
                 _end_form(x)
-                return None
+                return _MANY if _has_too_many(x, answer.data) else None
             case TooLarge():
                 x.body, x.body_complete = answer.prefix, answer.complete
                 _end_form(x)
@@ -149,7 +166,22 @@ class BodyStage:
         """Count the bytes of a body that nobody reads to its end before the application."""
         if not x.has_body or (x.body is not None and (x.form is None or len(x.body) > self._limit)):
             return None
-        return _counter(self._limit, _essence(x).startswith("multipart/"))
+        essence = _essence(x)
+        if essence == _URLENCODED:
+            return _counter(self._limit, b"&", MAX_FIELDS)
+        if not essence.startswith("multipart/"):
+            return _counter(self._limit)
+        boundary = boundary_of(x.headers.get(b"content-type") or b"")
+        if boundary is None:
+            return _dashed(_counter(self._limit))
+        return _dashed(_counter(self._limit, b"--" + boundary + b"\r\n", self._max_parts + 1))
+
+
+def _has_too_many(x: Exchange, body: bytes) -> bool:
+    """More fields of an urlencoded form than frameworks read, more parts of a multipart one than are allowed."""
+    if x.form is not None:
+        return x.form_fault == "too-many-parts"
+    return body.count(b"&") >= MAX_FIELDS and _essence(x) == _URLENCODED
 
 
 def _end_form(x: Exchange) -> None:
@@ -165,21 +197,43 @@ def _end_form(x: Exchange) -> None:
         x.form_fault = fault.code
 
 
-def _counter(limit: int, multipart: bool) -> Callable[[bytes], Problem | None]:
-    seen = 0
-    started = not multipart
+_Judge = Callable[[bytes], Problem | None]
+
+
+def _counter(limit: int, separator: bytes = b"", too_many: int = 0) -> _Judge:
+    """Counts bytes, and how often a separator comes, wherever the chunks are cut."""
+    seen = found = 0
+    held = b""
 
     def judge(chunk: bytes) -> Problem | None:
-        nonlocal seen, started
+        nonlocal seen, found, held
         seen += len(chunk)
         if seen > limit:
             return _ARRIVED
-        if not started and (first := chunk.lstrip(_SPACE)[:1]):
-            # A JSON text under a multipart label would reach `request.json()` unjudged; multipart starts with a dash.
+        if too_many:
+            text = held + chunk if held else chunk
+            found += text.count(separator)
+            # One byte less than the separator: none of it is counted twice.
+            held = text[1 - len(separator) :] if len(separator) > 1 else b""
+            if found >= too_many:
+                return _MANY
+        return None
+
+    return judge
+
+
+def _dashed(count: _Judge) -> _Judge:
+    """A JSON text under a multipart label would reach `request.json()` unjudged; multipart starts with a dash."""
+    started = False
+
+    def judge(chunk: bytes) -> Problem | None:
+        nonlocal started
+        refusal = count(chunk)
+        if refusal is None and not started and (first := chunk.lstrip(_SPACE)[:1]):
             started = True
             if first != b"-":
                 return _DISGUISED
-        return None
+        return refusal
 
     return judge
 
@@ -197,9 +251,26 @@ def _essence(x: Exchange) -> str:
 
 
 def stage(
-    config: BodyConfig, policy: EffectivePolicy, *, reads: bool, names: frozenset[str] = frozenset()
+    config: BodyConfig,
+    policy: EffectivePolicy,
+    *,
+    reads: bool,
+    names: frozenset[str] = frozenset(),
+    whole: bool = False,
 ) -> BodyStage:
     """The limits of this route: its own `max_body` and `content_types`, else the configured ones."""
-    limit = config.max_size if policy.max_body is None else policy.max_body
-    size = size_bytes(limit) if isinstance(limit, str) else limit
-    return BodyStage(size, policy.content_types or config.content_types, reads=reads, names=names)
+    types = policy.content_types or config.content_types
+    return BodyStage(_limit(config, policy), types, reads=reads, names=names, max_parts=config.max_parts, whole=whole)
+
+
+def _limit(config: BodyConfig, policy: EffectivePolicy) -> int:
+    """The route's own, room for the files that it takes, or the configured one; in bytes."""
+    if policy.max_body is not None:
+        return _bytes(policy.max_body)
+    if policy.upload is None:
+        return config.max_size
+    return config.max_size + policy.upload.max_files * _bytes(policy.upload.max_file)
+
+
+def _bytes(size: int | str) -> int:
+    return size_bytes(size) if isinstance(size, str) else size

@@ -15,6 +15,8 @@ from portalshield.rules.media_types import parse_media_type
 # python-multipart has the same bounds (8 lines of 4,224 bytes) and fails beyond them.
 _MAX_LINES = 8
 _MAX_LINE_BYTES = 4096
+MAX_FILENAME = 255
+"""Characters of a file's name: no file system takes more."""
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = bytes((*range(0x20), 0x7F))
 _CRLF = b"\r\n"
@@ -29,7 +31,8 @@ class MultipartFault(ValueError):  # noqa: N818 (a fault of the form, as `JSONFa
     Of the form: `preamble`, `delimiter` (the boundary where parsers disagree whether it is one), `too-many-parts`,
     `field-too-large`, `not-utf8`, `truncated`. Of a part: `headers-too-large`, `too-many-headers`, `header-syntax`,
     `duplicate-header`, `no-disposition`, `disposition`, `no-name`, `duplicate-parameter`, `extended-parameter`,
-    `escape`, `content-type`, `charset`, `charset-field`, `nested`, `transfer-encoding`, `file-named-as-field`.
+    `escape`, `content-type`, `charset`, `charset-field`, `nested`, `transfer-encoding`, `file-named-as-field`,
+    `filename-too-long`. Of an upload: see `uploads.FileJudge`.
     """
 
     def __init__(self, code: str) -> None:
@@ -38,11 +41,20 @@ class MultipartFault(ValueError):  # noqa: N818 (a fault of the form, as `JSONFa
 
 
 class Part(NamedTuple):
-    """What the header lines say. `ascii_only`: beyond ASCII, parsers would read the value in different charsets."""
+    """What the header lines say. `ascii_only`: beyond ASCII, parsers would read the value in different charsets.
+
+    `filename` is what follows `filename=`, None for a field; `content_type` the part's own, as it came.
+    """
 
     name: str
-    is_file: bool
     ascii_only: bool
+    filename: str | None = None
+    content_type: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """There is a `filename`, be it empty: for every parser this is a file."""
+        return self.filename is not None
 
 
 def read_part(block: bytes) -> Part:
@@ -51,15 +63,15 @@ def read_part(block: bytes) -> Part:
     disposition = headers.get("content-disposition")
     if disposition is None:
         raise MultipartFault("no-disposition")
-    name, is_file = _field(disposition)
+    name, filename = _field(disposition)
     if headers.get("content-transfer-encoding", "binary").lower() not in _IDENTITY_ENCODINGS:
         raise MultipartFault("transfer-encoding")
     content_type = headers.get("content-type")
     if content_type is None:
-        return Part(name, is_file, False)
+        return Part(name, False, filename)
     if content_type.lower().startswith("multipart/"):
         raise MultipartFault("nested")
-    return Part(name, is_file, not is_file and _is_ascii_only(content_type))
+    return Part(name, filename is None and _is_ascii_only(content_type), filename, content_type)
 
 
 # -- lines ------------------------------------------------------------------------------------------------------------
@@ -97,8 +109,8 @@ def _header(line: bytes) -> tuple[str, str]:
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
-def _field(disposition: str) -> tuple[str, bool]:
-    """The name of the form field, and whether it is a file: whether there is a `filename`, be it empty."""
+def _field(disposition: str) -> tuple[str, str | None]:
+    """The name of the form field, and of the file if it is one."""
     if "\\" in disposition:
         raise MultipartFault("escape")
     kind, semicolon, rest = disposition.partition(";")
@@ -113,7 +125,10 @@ def _field(disposition: str) -> tuple[str, bool]:
     if name.lower() == "_charset_":
         # RFC 7578, 4.6: it would change how all other fields are to be decoded.
         raise MultipartFault("charset-field")
-    return name, "filename" in parameters
+    filename = parameters.get("filename")
+    if filename is not None and len(filename) > MAX_FILENAME:
+        raise MultipartFault("filename-too-long")
+    return name, filename
 
 
 def _parameters(text: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from portalshield.rules.addressed import meant
 from portalshield.rules.form_parts import MultipartFault, Part, read_part
@@ -46,6 +47,19 @@ def boundary_of(content_type: bytes) -> bytes | None:
     return boundary if _is_boundary(boundary) else None
 
 
+class Parts(Protocol):
+    """Is told of each part while it is read, and may refuse it with a `MultipartFault`."""
+
+    def begin(self, part: Part) -> None:
+        """The header lines of a part were read."""
+
+    def data(self, data: bytes) -> None:
+        """Bytes of a file, in pieces that depend on how the form is cut."""
+
+    def end(self) -> None:
+        """The delimiter behind a file was read."""
+
+
 class FormScanner:
     """Reads a multipart form in chunks of any size; how it is cut changes neither fields nor verdict.
 
@@ -67,11 +81,13 @@ class FormScanner:
         "_max_header_bytes",
         "_meanings",
         "_names",
+        "_parts",
         "_parts_left",
         "_pieces",
         "_room",
         "_searched",
         "_step",
+        "_watched",
         "epilogue_bytes",
         "fields",
         "finished",
@@ -87,10 +103,12 @@ class FormScanner:
         max_header_bytes: int = 8192,
         max_field_bytes: int = 65536,
         names: frozenset[str] | None = None,
+        parts: Parts | None = None,
     ) -> None:
         """`boundary` as from `boundary_of`, else ValueError.
 
         `max_header_bytes` is per part and includes the blank line, `max_field_bytes` the sum of what `fields` holds.
+        `parts` judges them, whether they are fields or files.
         """
         if not _is_boundary(boundary):
             raise ValueError("not a boundary of RFC 2046, 5.1.1")
@@ -101,13 +119,15 @@ class FormScanner:
         self._boundary = b"--" + boundary
         self._after_lf, self._after_cr = b"\n" + self._boundary, b"\r" + self._boundary
         self._names = names
+        self._parts = parts
         self._parts_left, self._max_header_bytes, self._room = max_parts, max_header_bytes, max_field_bytes
         self._code: str | None = None
         self._buffer = bytearray()
         self._step: Callable[[FormScanner], bool] = FormScanner._open
         self._searched = 0  # how much of the buffer is known to hold no end of header lines
         self._lead = 0  # how much of the buffer stands before the part's data
-        # The part that is being read. A file, and nothing at all, has no decoder.
+        # The part that is being read. A file, and nothing at all, has no decoder; only a judged file is `_watched`.
+        self._watched = False
         self._decoder: IncrementalDecoder | None = None
         self._ascii_only = False
         self._meanings: Sequence[str] = ()
@@ -213,6 +233,10 @@ class FormScanner:
                 # Starlette has it among the fields, Werkzeug among the files; either way its value is not judged.
                 raise MultipartFault("file-named-as-field")
             self.reached_file = True
+            self._watched = self._parts is not None
+        if self._parts is not None:
+            self._parts.begin(part)
+        if part.is_file:
             return
         self._decoder = _UTF_8()
         self._ascii_only = part.ascii_only
@@ -229,6 +253,9 @@ class FormScanner:
 
     def _take(self, start: int, stop: int) -> None:
         if self._decoder is None:
+            if self._watched and self._parts is not None:
+                # One copy, where slicing the buffer would be two.
+                self._parts.data(bytes(memoryview(self._buffer)[start:stop]))
             return
         # Of a value that is too large, what still fits is judged first: so its first fault is the same in any chunks.
         fitting = min(stop, start + self._room) if self._meanings else stop
@@ -250,6 +277,9 @@ class FormScanner:
             self._pieces.append(text)
 
     def _complete(self) -> None:
+        if self._watched and self._parts is not None:
+            self._watched = False
+            self._parts.end()
         if self._decoder is None:
             return
         self._decode(self._decoder, b"", final=True)
