@@ -14,6 +14,7 @@ from portalshield.rules.redaction import Redactor
 from portalshield.telemetry import clock
 from portalshield.telemetry.encoding import MAX_LINE, encode
 from portalshield.telemetry.lines import RequestLines, RequestRecord, printable, truncated_address
+from portalshield.telemetry.writer import Line
 
 NAMES = Pseudonyms(b"k" * 32)
 FIELDS = [
@@ -30,9 +31,9 @@ class Sink:
         self.lines: list[bytes] = []
         self.eventful: list[bool] = []
 
-    def emit(self, line: bytes, *, eventful: bool = True) -> None:
-        """Keep the line."""
-        self.lines.append(line)
+    def emit(self, line: Line, *, eventful: bool = True) -> None:
+        """Keep the line; make it first, as the writing thread does."""
+        self.lines.append(line if isinstance(line, bytes) else line[0](*line[1:]))
         self.eventful.append(eventful)
 
 

@@ -217,20 +217,35 @@ def test_exit_with_a_stalled_reader_ends() -> None:
 
 
 def test_three_processes_on_one_pipe_break_no_line() -> None:
-    """Lines up to the atomic size stay whole when several processes write to one pipe."""
+    """6,000 lines of the greatest length from three processes: every one arrives whole."""
     code = (
         "import sys\n"
-        "from portalshield.telemetry.writer import LineWriter\n"
+        "from portalshield.telemetry.writer import ATOMIC, LineWriter\n"
         "w = LineWriter(1)\n"
-        "line = (sys.argv[1] * 1500 + '\\n').encode()\n"
-        "for _ in range(300): w.emit(line)\n"
-        "w.flush(20)\n"
+        "line = (sys.argv[1] * (ATOMIC - 1) + '\\n').encode()\n"
+        "for _ in range(2000): w.emit(line)\n"
+        "w.flush(30)\n"
     )
     read, write = os.pipe()
     children = [subprocess.Popen([sys.executable, "-c", code, letter], stdout=write) for letter in "abc"]
     os.close(write)
     lines = _lines(read)
     os.close(read)
-    assert [child.wait(timeout=20) for child in children] == [0, 0, 0]
-    assert len(lines) == 900
-    assert set(lines) == {letter * 1500 for letter in (b"a", b"b", b"c")}
+    assert [child.wait(timeout=30) for child in children] == [0, 0, 0]
+    assert len(lines) == 6000
+    assert set(lines) == {letter * (ATOMIC - 1) for letter in (b"a", b"b", b"c")}
+
+
+def test_lost_lines_are_told_as_they_are_lost(pipe: tuple[int, int]) -> None:
+    """Whoever counts losses is called for each: a full queue, a reader that is gone."""
+    told: list[int] = []
+    os.close(pipe[0])
+    writer = LineWriter(pipe[1], synchronous=True, lost=told.append)
+    writer.emit(b"x\n")
+    writer._synchronous, writer._thread = False, threading.current_thread()  # nobody writes any more
+    writer._queue.extend([b"y\n"] * writer._capacity)
+    writer.emit(b"z\n")
+    assert told == [1, 1]
+    assert writer.dropped == 2
+    writer._queue.clear()
+    writer._thread = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from portalshield.cli.alerts import alerts
 from portalshield.cli.bench import bench
 from portalshield.cli.check import check
 from portalshield.cli.explain import explain
@@ -21,5 +22,5 @@ def main() -> None:
     """Protect a FastAPI or Flask app, and see what its protection does."""
 
 
-for _command in (init, check, routes, explain, bench, token):
+for _command in (init, check, routes, explain, bench, token, alerts):
     main.add_command(_command)

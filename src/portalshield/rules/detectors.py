@@ -19,12 +19,16 @@ from portalshield.rules.carriers import Judge
 SECRET = "[SECRET]"  # noqa: S105 - what stands in a secret's place
 DIGIT_RUN = 7
 """Digits in a row, punctuation aside, from which a number is looked at."""
+_DATED = 4
+"""Digits of the shortest date: `1.1.80`."""
 TOKEN_RUN = 14
 """Token characters in a row from which a token is looked for."""
 
 _DIGITS = bytes(48 if 48 <= code <= 57 else 32 for code in range(256))
 _NUMBER_MARKS = b" -.()/"
 _TOKENS = bytes(97 if chr(code) in "_+/=.-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
+_DULL = bytes(code for code in range(256) if bytes((code,)) not in (b"=", b":", b"@", b"%", b"\\", b"'", b'"', b"<"))
+"""Bytes that open no gate by themselves: what is left after their deletion is looked at."""
 _DIGIT_NEEDLE, _TOKEN_NEEDLE = b"0" * DIGIT_RUN, b"a" * TOKEN_RUN
 
 
@@ -58,7 +62,7 @@ class Detector:
 class Scanner:
     """Runs every detector over one text. `count(name)` is called for each detector that changed it."""
 
-    __slots__ = ("_count", "_email", "_own", "_sensitive", "_strict")
+    __slots__ = ("_always", "_count", "_email", "_own", "_sensitive", "_strict")
 
     def __init__(
         self,
@@ -74,39 +78,44 @@ class Scanner:
         self._count = count
         self._strict = strict
         self._own = tuple(own)
+        self._always = bool(self._own) or strict
 
     def scan(self, text: str, raw: bytes) -> str:
         """One pass. `raw` is the text in UTF-8; the text is bounded by the caller."""
+        marks = raw.translate(None, _DULL)
         digits = raw.translate(_DIGITS, _NUMBER_MARKS)
         number = _DIGIT_NEEDLE in digits
         token = _TOKEN_NEEDLE in raw.translate(_TOKENS)
-        pair = b"=" in raw or b":" in raw
-        at = b"@" in raw
-        encoded = b"%" in raw or (b"\\" in raw and b"\\u00" in raw)
-        dots = b"." in raw and raw.count(b".") > 2
-        if b"-" in raw and b"-----BEGIN" in raw:
+        dots = raw.count(b".") > 2
+        if b"-----BEGIN" in raw:
             text = self._step("pem", text, vendors.PEM.sub("[PEM]", text))
-        if b"0" in digits:
-            text = self._by_context(text, raw.lower())
-        if not (number or token or pair or at or encoded or dots or self._own or self._strict):
-            return self._rare(text, raw)
-        if encoded:
+        lowered = raw.lower()
+        if digits.count(b"0") >= _DATED:
+            text = self._by_context(text, lowered)
+        dashes = b" -" in raw or raw[:1] == b"-"
+        if not (marks or number or token or dots or dashes or self._always):
+            return text
+        if (b"%" in marks or b"\\" in marks) and _ENCODED.search(raw):
             text = self._decoded(text)
+        pair = b"=" in marks or b":" in marks
         if token or pair:
-            text = self._secrets(text, raw, token, pair)
-        text = self._rare(text, raw)
-        return self._personal(text, number, at, dots)
+            text = self._secrets(text, raw, lowered, token, pair)
+        if dashes:
+            text = self._step("option", text, carriers.options(text, self._sensitive))
+        if marks:
+            text = self._quoted(text, raw, lowered, marks)
+        return self._personal(text, number, b"@" in marks, dots)
 
     def _step(self, name: str, before: str, after: str) -> str:
         if after is not before and after != before:
             self._count(name)
         return after
 
-    def _secrets(self, text: str, raw: bytes, token: bool, pair: bool) -> str:
+    def _secrets(self, text: str, raw: bytes, lowered: bytes, token: bool, pair: bool) -> str:
         step = self._step
         if b"://" in raw and b"@" in raw:
             text = step("url", text, carriers.userinfo(text))
-        if carriers.names_scheme(raw.lower()):
+        if (b" " in raw or b"+" in raw or b"%20" in raw) and carriers.names_scheme(lowered):
             text = step("scheme", text, carriers.schemes(text))
         if token:
             if b"eyJ" in raw:
@@ -119,16 +128,15 @@ class Scanner:
                 text = step("form", text, carriers.parts(text, self._sensitive))
         return text
 
-    def _rare(self, text: str, raw: bytes) -> str:
-        """Detectors whose gate is a literal of their own."""
+    def _quoted(self, text: str, raw: bytes, lowered: bytes, marks: bytes) -> str:
+        """Detectors whose gate is a quote or a bracket, and a word or mark of their own."""
         step = self._step
-        if b"-" in raw and (b" -" in raw or raw[:1] == b"-"):
-            text = step("option", text, carriers.options(text, self._sensitive))
-        if b"'" in raw or b'"' in raw:
-            text = step("sql", text, carriers.statements(text))
+        if b"'" in marks or b'"' in marks:
+            if b"password" in lowered or b"identified" in lowered:
+                text = step("sql", text, carriers.statements(text))
             if b"'," in raw or b'",' in raw:
                 text = step("pair", text, carriers.header_pairs(text, self._sensitive))
-        if b"<" in raw and b"</" in raw:
+        if b"<" in marks and b"</" in raw:
             text = step("element", text, carriers.elements(text, self._sensitive))
         return text
 
@@ -168,6 +176,7 @@ class Scanner:
         return chunk if found == plain else _CONTROL.sub(lambda m: f"%{ord(m[0]):02X}", found)
 
 
+_ENCODED = re.compile(rb"%[0-9A-Fa-f]{2}|\\u00")
 _CHUNK = re.compile(r"[^\s&\"'<>,;]{1,2048}+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _ESCAPE = re.compile(r"\\u00([2-7][0-9A-Fa-f])")
@@ -187,6 +196,11 @@ def _plain(chunk: str) -> str:
 
 _OPAQUE = re.compile(r"(?<![A-Za-z0-9_+/=\-])[A-Za-z0-9_+/=\-]{24,512}+")
 _SHAPED = re.compile(r"[0-9a-fA-F\-]{24,}|[0-9A-HJKMNP-TV-Z]{26}")
+# Ids that Stripe gives its objects look random, and open nothing.
+_OBJECT = re.compile(
+    r"(?:acct|card|ch|cs|cus|dp|evt|file|il|in|mbur|pi|pm|po|price|prod|promo|py|re|seti|si|src|sub|tok|tr|txn|txi)_"
+    r"(?:test_|live_)?[A-Za-z0-9]{10,80}"
+)
 MIN_ENTROPY = 3.9
 """Bits per character from which a long run of characters counts as random."""
 
@@ -197,7 +211,7 @@ def opaque(text: str) -> str:
 
 
 def _random(run: str) -> bool:
-    if _SHAPED.fullmatch(run) or run.count("/") > 2:
+    if _SHAPED.fullmatch(run) or _OBJECT.fullmatch(run) or run.count("/") > 2:
         return False
     classes = (any(map(str.islower, run)), any(map(str.isupper, run)), any(map(str.isdigit, run)))
     return all(classes) and _entropy(run) >= MIN_ENTROPY

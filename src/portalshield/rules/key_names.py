@@ -126,6 +126,10 @@ class KeyPolicy:
                 self._memo[name] = verdict
         return verdict
 
+    def stays(self, name: str) -> bool:
+        """True if the operator named it among those that stay readable."""
+        return bool(self._allowed) and "".join(words(name)) in self._allowed
+
     def _judge(self, parts: tuple[str, ...]) -> bool:
         if not parts or "".join(parts) in self._allowed:
             return False

@@ -116,6 +116,7 @@ def _iban_end(text: str, start: int, wanted: int) -> int:
 # -- addresses --------------------------------------------------------------------------------------------------------
 
 _IPV4 = re.compile(r"(?<![\w.])([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})(/[0-9]{1,2})?(?!\w|\.[0-9])")
+_FOUR = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}+(/[0-9]{1,3})?(?![\w:])")
 _VERSION_WORD = re.compile(
     r"(?:(?:version|ver|release|build)[ :=]{0,2}|(?<![/\w])[A-Za-z][\w.\-]{0,20}/)$", re.IGNORECASE
@@ -124,11 +125,14 @@ _VERSION_WORD = re.compile(
 
 def ipv4(text: str, whole: bool = False) -> str:
     """IPv4 addresses cut to their /24, `[IP]` if `whole`; loopback and versions (`Chrome/131.0.0.0`) stay."""
+    if _FOUR.search(text) is None:
+        return text
 
     def cut(match: re.Match[str]) -> str:
         if max(map(int, match.groups()[:4])) > 255 or match[1] in ("127", "0"):
             return match[0]
-        if _VERSION_WORD.search(text[max(0, match.start() - 24) : match.start()]):
+        start = match.start()
+        if start and text[start - 1] in "/ :=" and _VERSION_WORD.search(text[max(0, start - 24) : start]):
             return match[0]
         if whole:
             return "[IP]"

@@ -6,7 +6,7 @@ judge it replaces: a failure inside gives `[REDACTION_ERROR]`, never the raw val
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
@@ -17,7 +17,7 @@ from uuid import UUID
 
 from portalshield.model.secret import Secret
 from portalshield.rules.carriers import REDACTED
-from portalshield.rules.detectors import Detector, Scanner
+from portalshield.rules.detectors import TOKEN_RUN, Detector, Scanner
 from portalshield.rules.key_names import KeyPolicy
 from portalshield.rules.pseudonyms import Pseudonyms
 from portalshield.rules.truncation import MAX_TEXT, TRUNCATED, cut_text
@@ -32,8 +32,13 @@ MAX_ITEMS: Final = 1000
 """Members of one nested value, all levels together."""
 BIG_INT: Final = 10**11
 """From here on an integer may be a card or account number and is judged as text."""
-_CLEAN_KEYS: Final = 2048
-_ROUNDS: Final = 4
+_MEMO: Final = 2048
+"""Names and clean texts that are remembered; a full memo is emptied, so a flood of new ones costs time, not memory."""
+_MEMO_TEXT: Final = 160
+"""Characters of a text that is worth remembering: event names, user agents, words."""
+_SHORTEST: Final = 6
+"""The shortest finds without a mark: an address like `a@b.co`, six digits behind a word."""
+_ROUNDS: Final = 3
 _KEPT: Final = (date, time, timedelta, UUID)
 
 
@@ -42,10 +47,11 @@ class Redactor:
 
     `strict` also hides whole IP addresses, long random tokens and the text of objects it does not know. With
     `pseudonyms`, e-mail addresses become `[EMAIL:e_...]`, stable under the key. `detectors` are the user's own.
-    `counts` tells how often each detector changed a text, `errors` how often redaction itself failed.
+    `counts` tells how often each detector changed a text, `errors` how often redaction itself failed; `counted` is
+    called for each, with `redactions` or `tripwire` and the detector, or `redactor_errors` and nothing.
     """
 
-    __slots__ = ("_clean_keys", "_policy", "_pseudonyms", "_scanner", "counts", "errors", "mode")
+    __slots__ = ("_clean_texts", "_counted", "_names", "_policy", "_pseudonyms", "_scanner", "counts", "errors", "mode")
 
     def __init__(
         self,
@@ -54,13 +60,16 @@ class Redactor:
         mode: Mode = "default",
         pseudonyms: Pseudonyms | None = None,
         detectors: Iterable[Detector] = (),
+        counted: Callable[[str, str], None] | None = None,
     ) -> None:
         self.mode: Mode = mode
         self.counts: dict[str, int] = {}
         self.errors = 0
+        self._counted = counted
         self._policy = KeyPolicy(fields, allow_fields)
         self._pseudonyms = pseudonyms if mode == "default" else None
-        self._clean_keys: set[str] = set()
+        self._names: dict[str, bool] = {}
+        self._clean_texts: set[str] = set()
         self._scanner = Scanner(
             self._policy.is_sensitive, self._email, self._count, strict=mode == "strict", own=detectors
         )
@@ -71,21 +80,33 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without what the detectors find: idempotent, valid UTF-8, at most `MAX_TEXT` characters."""
+        if type(text) is str and (text in self._clean_texts or (len(text) < TOKEN_RUN and _is_plain(text))):
+            return text
         try:
-            return self._text(text)
+            found = self._text(text)
         except Exception:
-            self.errors += 1
+            self.failed()
             return REDACTION_ERROR
+        if found is text and len(text) <= _MEMO_TEXT:
+            if len(self._clean_texts) >= _MEMO:
+                self._clean_texts.clear()
+            self._clean_texts.add(text)
+        return found
 
-    def value(self, value: Any, max_text: int = MAX_TOTAL) -> Any:
+    def stays(self, name: str) -> bool:
+        """True if the operator wants values under this name readable; they are scanned like any other."""
+        return self._policy.stays(name)
+
+    def value(self, value: Any, max_text: int = MAX_TOTAL, *, texts: bool = True) -> Any:
         """A redacted copy of a nested value; `max_text` bounds the characters of all its texts together.
 
-        Containers keep their kind; dataclasses and pydantic models become dicts, exceptions one line of text.
+        Containers keep their kind; dataclasses and pydantic models become dicts, exceptions one line of text. Without
+        `texts` every text goes, except under names that stay; numbers, truth and times are left.
         """
         try:
-            return _Walk(self, max_text).any(value, 0)
+            return _Walk(self, max_text, texts).any(value, 0)
         except Exception:
-            self.errors += 1
+            self.failed()
             return REDACTION_ERROR
 
     def _text(self, text: str) -> str:
@@ -127,27 +148,40 @@ class Redactor:
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
+        if self._counted is not None:
+            self._counted("redactions", name)
 
-    def key(self, name: Any) -> Any:
-        """A mapping's key: texts are scanned too (an address may be a key), numbers stay."""
+    def tripped(self, name: str) -> None:
+        """Count what was found in a finished line, by the detector that should have seen it."""
+        if self._counted is not None:
+            self._counted("tripwire", name)
+
+    def failed(self) -> None:
+        """Count a failure: something was replaced or dropped because it could not be judged."""
+        self.errors += 1
+        if self._counted is not None:
+            self._counted("redactor_errors", "")
+
+    def member(self, name: Any) -> tuple[Any, bool]:
+        """A mapping's key as it may be shown (an address may be a key), and whether its value is hidden."""
         if type(name) is not str:
-            return name if name is None or isinstance(name, int | float) else self.text(_described(name))
-        if name in self._clean_keys:
-            return name
-        found = self.text(name)
-        if found == name and len(name) <= 64:
-            if len(self._clean_keys) >= _CLEAN_KEYS:
-                self._clean_keys.clear()
-            self._clean_keys.add(name)
-        return found
+            shown = name if name is None or isinstance(name, int | float) else self.text(_described(name))
+            return shown, self.is_sensitive(_described(name))
+        shown, hidden = self.text(name), self.is_sensitive(name)
+        if shown == name and len(name) <= 64:
+            if len(self._names) >= _MEMO:
+                self._names.clear()
+            self._names[name] = hidden
+        return shown, hidden
 
 
 class _Walk:
     """One pass over one nested value: counts what it has seen and knows where it stands."""
 
-    __slots__ = ("_items", "_left", "_open", "_redactor")
+    __slots__ = ("_items", "_left", "_open", "_redactor", "_texts")
 
-    def __init__(self, redactor: Redactor, max_text: int) -> None:
+    def __init__(self, redactor: Redactor, max_text: int, texts: bool) -> None:
+        self._texts = texts
         self._redactor = redactor
         self._left = max_text
         self._items = 0
@@ -161,11 +195,15 @@ class _Walk:
             return value
         if kind is int:
             return value if -BIG_INT < value < BIG_INT else self._big(value)
+        if kind is dict or kind is list:
+            return self._nested(value, depth)
         if isinstance(value, Mapping | list | tuple | AbstractSet) or _is_record(value):
             return self._nested(value, depth)
         return self._leaf(value)
 
     def _str(self, text: str) -> str:
+        if not self._texts:
+            return REDACTED if text else text
         if self._left <= 0:
             return TRUNCATED
         if len(text) > self._left:
@@ -195,6 +233,11 @@ class _Walk:
             self._open.discard(mark)
 
     def _members(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is dict:
+            return self._mapping(value.items(), depth)
+        if kind is list:
+            return self._sequence(value, depth)
         if isinstance(value, Mapping):
             return self._mapping(value.items(), depth)
         if isinstance(value, list | tuple):
@@ -205,14 +248,26 @@ class _Walk:
         return self._mapping(_members_of(value), depth)
 
     def _mapping(self, items: Iterable[tuple[Any, Any]], depth: int) -> dict[Any, Any]:
-        redactor, out = self._redactor, {}
-        sensitive = redactor.is_sensitive
+        redactor = self._redactor
+        out: dict[Any, Any] = {}
+        known, clean = redactor._names, redactor._clean_texts if self._texts else ()
         for name, value in items:
-            if self._full():
+            self._items += 1
+            if self._items > MAX_ITEMS or self._left <= 0:
                 out[TRUNCATED] = True
                 break
-            hidden = sensitive(name if type(name) is str else _described(name))
-            out[redactor.key(name)] = _hidden(value) if hidden else self.any(value, depth)
+            shown, hidden = name, known.get(name) if type(name) is str else None
+            if hidden is None:
+                shown, hidden = redactor.member(name)
+            if hidden:
+                out[shown] = _hidden(value)
+            elif type(value) is str and value in clean:
+                self._left -= len(value)
+                out[shown] = value
+            elif not self._texts and redactor.stays(_described(name)):
+                out[shown] = redactor.value(value, self._left)
+            else:
+                out[shown] = self.any(value, depth)
         return out
 
     def _sequence(self, values: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
@@ -224,7 +279,8 @@ class _Walk:
             return [self.any(values[0], depth), _hidden(values[1])]  # a header: ("authorization", "Bearer ...")
         out = []
         for value in values:
-            if self._full():
+            self._items += 1
+            if self._items > MAX_ITEMS or self._left <= 0:
                 out.append(TRUNCATED)
                 break
             out.append(self.any(value, depth))
@@ -236,10 +292,6 @@ class _Walk:
             return frozenset(out) if isinstance(values, frozenset) else set(out)
         except TypeError:  # a member became a dict
             return out
-
-    def _full(self) -> bool:
-        self._items += 1
-        return self._items > MAX_ITEMS or self._left <= 0
 
     def _leaf(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -259,6 +311,11 @@ class _Walk:
         if self._redactor.mode == "strict":
             return f"<{type(value).__name__}>"
         return self._str(repr(value))
+
+
+def _is_plain(text: str) -> bool:
+    """A single word, or so few characters without a mark that no detector finds anything: `EUR`, `A-100`, `1.14.2`."""
+    return text.isalpha() or (len(text) < _SHORTEST and "=" not in text and ":" not in text and text.isascii())
 
 
 def _is_record(value: Any) -> bool:

@@ -8,10 +8,9 @@ when a server runs `dictConfig` again (uvicorn does), and loggers that do not pr
 from __future__ import annotations
 
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, Literal
 
 import structlog
 
@@ -20,19 +19,12 @@ from portalshield.rules.redaction import Redactor
 from portalshield.telemetry import clock
 from portalshield.telemetry.encoding import encode
 from portalshield.telemetry.lines import printable
-from portalshield.telemetry.tracebacks import format_exception, redacted_traceback
+from portalshield.telemetry.records import ACCESS_LOGGERS, MAX_EVENT_TEXT, is_access, redact_record
+from portalshield.telemetry.tracebacks import chained_text, format_exception, redacted_traceback
+from portalshield.telemetry.tripwire import tripped
 from portalshield.telemetry.writer import LineWriter
 
 EventDict = MutableMapping[str, Any]
-MAX_EVENT_TEXT: Final = 8192
-"""Characters of all texts of one event that are looked at; the line is shorter anyway."""
-
-ACCESS_LOGGERS: Final = ("uvicorn.access", "hypercorn.access", "gunicorn.access")
-"""Loggers whose lines the request line replaces: they print the raw path, query and address."""
-
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_BREAKS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 _Handle = Callable[[logging.Logger, logging.LogRecord], None]
 
@@ -57,14 +49,17 @@ class RedactEvent:
         try:
             return self._redact(event)
         except Exception:
-            self._redactor.errors += 1
+            self._redactor.failed()
             return {"event": REDACTED, "level": method}
 
     def _redact(self, event: EventDict) -> EventDict:
         error = _exception_of(event.get("exc_info"))
         kept = {name: value for name, value in event.items() if name in self._trusted and _is_short_text(value)}
         rest = {name: value for name, value in event.items() if name not in kept and name != "exc_info"}
-        out: dict[str, Any] = {**kept, **self._redactor.value(rest, MAX_EVENT_TEXT)}
+        strict = self._redactor.mode == "strict"
+        out: dict[str, Any] = {**kept, **self._redactor.value(rest, MAX_EVENT_TEXT, texts=not strict)}
+        if strict and isinstance(event.get("event"), str):
+            out["event"] = self._redactor.text(event["event"])  # the program's own words; its values are fields
         if error is not None:
             out["exception"] = format_exception(error, self._redactor)
         return out
@@ -88,14 +83,18 @@ def _stamped(logger: Any, method: str, event: EventDict) -> EventDict:
 
 
 class _Lines:
-    """structlog's logger: hands rendered lines to the writer."""
+    """structlog's logger: hands rendered lines to the writer, and counts one that should not look as it does."""
 
-    __slots__ = ("_writer",)
+    __slots__ = ("_redactor", "_writer")
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: LineWriter, redactor: Redactor) -> None:
         self._writer = writer
+        self._redactor = redactor
 
     def msg(self, line: bytes) -> None:
+        found = tripped(line)
+        if found is not None:
+            self._redactor.tripped(found)
         self._writer.emit(line)
 
     log = debug = info = warning = warn = error = critical = fatal = exception = failure = err = msg
@@ -118,58 +117,6 @@ def _first(event: EventDict) -> dict[str, Any]:
 
 
 # -- standard library -------------------------------------------------------------------------------------------------
-
-
-def redact_record(record: logging.LogRecord, redactor: Redactor) -> None:
-    """Redact one record in place: message, arguments, `extra` fields, cached traceback, stack.
-
-    Arguments keep their number and kind while the finished message is clean (uvicorn's access formatter unpacks five).
-    When it is not (`"password=%s"`), the redacted message replaces template and arguments.
-    """
-    record.args = _arguments(record.args, redactor)
-    _finish(record, redactor)
-    for name, value in list(vars(record).items()):
-        if name not in _STANDARD:
-            vars(record)[name] = REDACTED if _hides(name, value, redactor) else redactor.value(value, MAX_EVENT_TEXT)
-    if record.exc_text:
-        record.exc_text = redacted_traceback(record.exc_text, redactor)
-    if record.stack_info:
-        record.stack_info = redacted_traceback(record.stack_info, redactor)
-
-
-def _hides(name: str, value: Any, redactor: Redactor) -> bool:
-    return value is not None and not isinstance(value, bool) and redactor.is_sensitive(name)
-
-
-def _arguments(args: Any, redactor: Redactor) -> Any:
-    if isinstance(args, Mapping):
-        return redactor.value(dict(args), MAX_EVENT_TEXT)
-    if isinstance(args, tuple):
-        return tuple(_one_line(redactor.text(value)) if type(value) is str else value for value in args)
-    return args
-
-
-def _finish(record: logging.LogRecord, redactor: Redactor) -> None:
-    try:
-        message = record.getMessage()
-    except Exception:  # the arguments do not fit: logging would print them raw to stderr
-        record.msg, record.args = redactor.text(f"{record.msg} {record.args}"), ()
-        return
-    clean = _CONTROLS.sub(_escaped, redactor.text(message)) if message else message
-    if clean == message or record.name in ACCESS_LOGGERS:
-        if type(record.msg) is not str and not record.args:
-            record.msg = clean
-        return
-    record.msg, record.args = clean, ()
-
-
-def _one_line(text: str) -> str:
-    """Line breaks and terminal controls escaped: a value cannot forge a second line."""
-    return text if text.isprintable() else _BREAKS.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}" if ord(match[0]) > 0x7F else f"\\x{ord(match[0]):02x}"
 
 
 class _Installed:
@@ -216,6 +163,11 @@ def install(
     return ()
 
 
+def is_installed() -> bool:
+    """True between `install` and `uninstall`."""
+    return _installed is not None
+
+
 def uninstall() -> None:
     """Take out what `install` put in; another library's wrapper around it stays."""
     global _installed
@@ -248,12 +200,12 @@ def _patched_handle(state: _Installed) -> _Handle:
     original = state.handle
 
     def handle(self: logging.Logger, record: logging.LogRecord) -> None:
-        if state.replace_access and record.name in ACCESS_LOGGERS:
+        if state.replace_access and is_access(record):
             return
         try:
             redact_record(record, state.redactor)
         except Exception:
-            state.redactor.errors += 1
+            state.redactor.failed()
             record.msg, record.args, record.exc_info = "[REDACTION_ERROR]", (), None
         original(self, record)
 
@@ -265,14 +217,17 @@ def _patched_format(state: _Installed) -> Any:
     original = state.format_exception
 
     def format_exception_text(self: logging.Formatter, info: Any) -> str:
-        return redacted_traceback(original(self, info), state.redactor)
+        error = info[1]
+        hides = isinstance(error, BaseException) and error.__suppress_context__ and error.__cause__ is None
+        text = chained_text(error) if hides else original(self, info)
+        return redacted_traceback(text, state.redactor)
 
     format_exception_text._portalshield = True  # type: ignore[attr-defined]
     return format_exception_text
 
 
 def _configure_structlog(writer: LineWriter, redactor: Redactor, level: str, format: str) -> None:
-    lines = _Lines(writer)
+    lines = _Lines(writer, redactor)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

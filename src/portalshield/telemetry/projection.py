@@ -132,13 +132,18 @@ class Projection:
             "attributes": attributes,
         }
 
+    def request_id(self) -> str | None:
+        """The id of the running request."""
+        found = self._facts().get("request_id")
+        return found if isinstance(found, str) else None
+
     # -- parts
 
     def _facts(self) -> Record:
         try:
             facts = self._current()
         except Exception:
-            self._redactor.errors += 1
+            self._redactor.failed()
             return {}
         return {name: facts[name] for name in _SHIELD if facts.get(name) is not None} if facts else {}
 
@@ -176,8 +181,8 @@ class Projection:
         name, source = event.get("transaction"), _mapping(event.get("transaction_info")).get("source")
         if "transaction_info" in out:
             out["transaction_info"] = {"source": source if source in _TEMPLATE_SOURCES else "custom"}
-        if facts.get("route") not in (None, "(unmatched)"):
-            out["transaction"] = facts["route"]
+        if facts.get("route") is not None:
+            out["transaction"] = UNMATCHED if facts["route"] == "(unmatched)" else facts["route"]
         elif name is not None:
             known = source in _TEMPLATE_SOURCES and "?" not in name and "://" not in name
             out["transaction"] = self._redactor.text(str(name)) if known else UNMATCHED
@@ -193,7 +198,8 @@ class Projection:
                 name: self._text(entry[name]) for name in ("message", "formatted") if entry.get(name) is not None
             }
         fingerprint = event.get("fingerprint")
-        if fingerprint and not self._strict:
+        own = isinstance(fingerprint, list) and fingerprint[:1] == [self._route()]
+        if fingerprint and (own or not self._strict):
             out["fingerprint"] = [self._redactor.text(str(part)) for part in fingerprint]
 
     def _parts(self, event: Mapping[str, Any], out: Record) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from typing import Any, Final
 
+from portalshield.rules.carriers import REDACTED
 from portalshield.rules.redaction import Redactor
 from portalshield.rules.truncation import MAX_TEXT
 
@@ -28,11 +29,41 @@ def redacted_traceback(text: str, redactor: Redactor) -> str:
 
 
 def format_exception(error: BaseException, redactor: Redactor) -> str:
-    """The exception with its chain, notes and group members as text, redacted."""
+    """The exception with its chain, notes and group members as text, redacted; in strict mode without any message."""
     try:
-        return redacted_traceback("".join(traceback.format_exception(error)), redactor)
+        if redactor.mode == "strict":
+            return _places(error)
+        return redacted_traceback(chained_text(error), redactor)
     except Exception:  # an exception's own __str__ may raise
         return type(error).__name__
+
+
+def chained_text(error: BaseException) -> str:
+    """The traceback with every context, raw: also what `from None` hides, which Sentry's middleware puts everywhere."""
+    shown = traceback.TracebackException.from_exception(error)
+    link: traceback.TracebackException | None = shown
+    for _ in range(_MAX_CHAIN):
+        if link is None:
+            break
+        link.__suppress_context__ = False
+        link = link.__cause__ or link.__context__
+    return "".join(shown.format())
+
+
+def _places(error: BaseException) -> str:
+    """Types and places only, the first cause first."""
+    chain, current = [error], error.__cause__ or error.__context__
+    while current is not None and current not in chain and len(chain) < _MAX_CHAIN:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    lines: list[str] = []
+    for link in reversed(chain):
+        frames = traceback.extract_tb(link.__traceback__, limit=-_MAX_FRAMES)
+        lines.append("Traceback (most recent call last):")
+        lines += [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in frames]
+        members = link.exceptions[:10] if isinstance(link, BaseExceptionGroup) else ()
+        lines.append(" ".join((type(link).__name__, *(type(member).__name__ for member in members))))
+    return "\n".join(lines)
 
 
 def exception_fields(error: BaseException, redactor: Redactor) -> list[dict[str, Any]]:
@@ -55,7 +86,7 @@ def _fields(error: BaseException, redactor: Redactor) -> dict[str, Any]:
         "frames": [{"file": frame.filename, "line": frame.lineno, "function": frame.name} for frame in frames],
     }
     notes = getattr(error, "__notes__", None)
-    if notes:
+    if notes and redactor.mode != "strict":
         fields["notes"] = [redactor.text(str(note)) for note in list(notes)[:10]]
     if isinstance(error, BaseExceptionGroup):
         fields["members"] = [
@@ -65,6 +96,8 @@ def _fields(error: BaseException, redactor: Redactor) -> dict[str, Any]:
 
 
 def _message(error: BaseException, redactor: Redactor) -> str:
+    if redactor.mode == "strict":
+        return REDACTED
     try:
         return redactor.text(str(error))
     except Exception:

@@ -16,7 +16,8 @@ import sys
 import threading
 import weakref
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import orjson
 
@@ -29,6 +30,9 @@ IDLE_ROUNDS: Final = 40
 EXIT_DEADLINE_S: Final = 2.0
 DEFAULT_CAPACITY: Final = 10_000
 
+Line = bytes | tuple[Any, ...]
+"""A line, or a function and its arguments: then the writing thread makes the line."""
+
 _writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
 
 
@@ -36,11 +40,19 @@ class LineWriter:
     """Writes lines (bytes, each with its own line end) to `fd`; None is the process's standard output.
 
     `capacity` bounds the queue in lines; uneventful lines are dropped from three quarters on. `synchronous` writes in
-    `emit` itself, for tests and command lines.
+    `emit` itself, for tests and command lines. `lost` is told how many lines were lost each time some are.
     """
 
-    def __init__(self, fd: int | None = None, capacity: int = DEFAULT_CAPACITY, *, synchronous: bool = False) -> None:
+    def __init__(
+        self,
+        fd: int | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+        *,
+        synchronous: bool = False,
+        lost: Callable[[int], None] | None = None,
+    ) -> None:
         self._fd = fd
+        self._lost = lost
         self._capacity = capacity
         self._soft = capacity * 3 // 4
         self._synchronous = synchronous
@@ -55,7 +67,7 @@ class LineWriter:
 
     def _renew(self) -> None:
         """Everything that belongs to one process: after a fork the parent's queue and thread are the parent's."""
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[Line] = deque()
         self._held = b""
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -64,10 +76,10 @@ class LineWriter:
         self._asleep = False
         self._closing = False
 
-    def emit(self, line: bytes, *, eventful: bool = True) -> None:
+    def emit(self, line: Line, *, eventful: bool = True) -> None:
         """Hand over one line: never blocks, never raises. `eventful=False`: the first to go when there is no room."""
         if len(self._queue) >= (self._capacity if eventful else self._soft):
-            self.dropped += 1
+            self._lose(1)
             return
         self._queue.append(line)
         if self._thread is None:
@@ -94,6 +106,11 @@ class LineWriter:
         if thread is not None and thread is not threading.current_thread():
             thread.join(EXIT_DEADLINE_S)
         self._thread, self._closing = None, False
+
+    def _lose(self, lines: int) -> None:
+        self.dropped += lines
+        if self._lost is not None:
+            self._lost(lines)
 
     # -- the thread
 
@@ -150,10 +167,19 @@ class LineWriter:
         """The next line, joined with those after it as long as one atomic write holds them."""
         lines: list[bytes] = []
         size, queue = 0, self._queue
-        while queue and (not lines or size + len(queue[0]) <= ATOMIC):
+        while queue:
             line = queue.popleft()
-            lines.append(line)
+            if not isinstance(line, bytes):
+                try:
+                    line = line[0](*line[1:])
+                except Exception:  # one line is lost, not the thread that writes all of them
+                    self._lose(1)
+                    continue
             size += len(line)
+            if lines and size > ATOMIC:
+                queue.appendleft(line)
+                break
+            lines.append(line)
         return b"".join(lines)
 
     def _write(self, fd: int) -> None:
@@ -163,7 +189,7 @@ class LineWriter:
             return  # EAGAIN: kept for the next look
         except OSError:  # EPIPE, ENOSPC, EBADF: nobody will ever read these
             self.write_errors += 1
-            self.dropped += self._held.count(b"\n")
+            self._lose(self._held.count(b"\n"))
             self._held = b""
             return
         self._held = self._held[written:]
