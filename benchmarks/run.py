@@ -15,7 +15,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import bodies
 import pieces
+import telemetry_pieces
 from apps import (
     BODY,
     Bench,
@@ -101,8 +103,12 @@ def measured(bench: Bench, rounds: int, spaced_rounds: int) -> Report:
     for more_rows, more_bars in (
         pieces.stores(rounds),
         pieces.tokens(rounds),
+        pieces.guarded(bench, rounds),
         pieces.flood(bench, rounds),
         pieces.sizes(bench, rounds),
+        telemetry_pieces.telemetry(rounds),
+        bodies.strict_json(rounds),
+        bodies.uploads(rounds),
     ):
         rows += more_rows
         bars += more_bars

@@ -67,6 +67,12 @@ def test_each_mistake_has_its_id(overrides: dict[str, str], variable: str, probl
 
 
 ORIGINS = "https://app.example.com"
+EVERYBODY = {
+    "AUTH": "oidc",
+    "AUTH__AUDIENCE": "a",
+    "AUTH__ISSUER": "https://login.microsoftonline.com/organizations/v2.0",
+    "TENANT__CLAIM": "/tid",
+}
 PROVIDERS = [
     pytest.param(
         {"AUTH": "clerk", "AUTH__ISSUER": "https://clerk.example"}, "AUTH__AUTHORIZED_PARTIES", "012", id="clerk"
@@ -159,10 +165,58 @@ PROVIDERS = [
         id="cognito: an attribute as the role",
     ),
     pytest.param(
-        {"AUTH": "oidc", "AUTH__AUDIENCE": "a", "AUTH__ISSUER": "https://login.microsoftonline.com/common/v2.0"},
+        {**EVERYBODY, "AUTH__ISSUER": "https://login.microsoftonline.com/consumers/v2.0"},
         "AUTH__ISSUER",
         "014",
-        id="entra: everybody",
+        id="entra: every person",
+    ),
+    pytest.param(
+        {**EVERYBODY, "AUTH__ISSUER": "https://login.microsoftonline.com/{tenantid}/v2.0"},
+        "AUTH__ISSUER",
+        "014",
+        id="entra: the template itself",
+    ),
+    pytest.param(
+        {**EVERYBODY, "AUTH__ISSUER": "https://sts.windows.net/{tenantid}/"},
+        "AUTH__ISSUER",
+        "014",
+        id="entra: version 1",
+    ),
+    pytest.param(
+        {**EVERYBODY, "AUTH__ISSUER": "https://login.microsoftonline.com/organizations/v2.0/"},
+        "AUTH__ISSUER",
+        "014",
+        id="entra: everybody with a slash",
+    ),
+    pytest.param(
+        {**EVERYBODY, "AUTH": "jwt", "AUTH__JWKS_URL": "https://login.microsoftonline.com/common/discovery/v2.0/keys"},
+        "AUTH__ISSUER",
+        "014",
+        id="entra: everybody as jwt",
+    ),
+    pytest.param({**EVERYBODY, "AUTH__AUDIENCE": ""}, "AUTH__AUDIENCE", "003", id="entra: for anybody"),
+    pytest.param(
+        {**EVERYBODY, "AUTH__INSECURE_NO_AUDIENCE": "true"},
+        "AUTH__INSECURE_NO_AUDIENCE",
+        "019",
+        id="entra: for anybody on purpose",
+    ),
+    pytest.param(
+        {**EVERYBODY, "AUTH__SUBJECT_CLAIM": "email"},
+        "AUTH__SUBJECT_CLAIM",
+        "019",
+        id="entra: a subject that admins choose",
+    ),
+    pytest.param(
+        {
+            **EVERYBODY,
+            "AUTH__ISSUERS__OTHER": "oidc",
+            "AUTH__ISSUERS__OTHER__ISSUER": "https://login.microsoftonline.com/common/v2.0",
+            "AUTH__ISSUERS__OTHER__AUDIENCE": "a",
+        },
+        "AUTH__ISSUERS__OTHER__ISSUER",
+        "015",
+        id="entra: everybody twice",
     ),
     pytest.param({"AUTH": "oidc", "AUTH__ISSUER": "https://id.example"}, "AUTH__AUDIENCE", "003", id="oidc"),
     pytest.param({"AUTH": "jwt", "AUTH__AUDIENCE": "a", "AUTH__ISSUER": "i"}, "AUTH", "002", id="jwt: no keys"),
@@ -181,6 +235,12 @@ def test_a_provider_that_is_half_configured_does_not_start(
     """What the provider needs is asked for by name, with one id per kind of mistake."""
     expected = problem if problem.startswith("PS-") else f"PS-AUTH-{problem}"
     assert _problems(**{**NO_SECRET, **overrides}) == {variable: expected}
+
+
+def test_every_directory_is_let_in_where_it_is_asked_for() -> None:
+    """The same, without a mistake."""
+    settings = Settings.from_env(environment(**{**NO_SECRET, **EVERYBODY, "AUTH__SUBJECT_CLAIM": "/oid"}))
+    assert settings.auth.verifies
 
 
 class TestSeveralIssuers:

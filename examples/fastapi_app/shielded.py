@@ -1,23 +1,32 @@
 """The portal behind the shield: `uvicorn shielded:app`. Nothing in `portal/` knows about this file."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from portal.db import Sessions
 from portal.main import app
 from portal.models import Client, Invoice
 from portal.schemas import ClientIn
+from pydantic import BaseModel
 from sqlalchemy import select
 
-from portalshield import Policy, Shield
+from portalshield import Policy, Shield, Upload
+
+
+class InvoiceFilter(BaseModel):
+    """How invoices may be asked for; the handler itself takes any status."""
+
+    status: Literal["draft", "open", "paid"] | None = None
+
 
 POLICIES = (
-    # Who has no token yet. Guessing is slowed down per address.
+    # Who has no token yet. Five wrong passwords a minute, per account and per address.
     Policy("GET /", public=True),
-    Policy("POST /auth/login", public=True, limits=["10/minute"], by="ip", max_body="4KB"),
+    Policy("POST /auth/login", public=True, login="email", limits=["20/minute"], by="ip", max_body="4KB"),
     Policy("POST /auth/password-reset", public=True, limits=["5/minute"], by="ip", max_body="4KB"),
     Policy("POST /auth/password-reset/confirm", public=True, limits=["5/minute"], by="ip", max_body="4KB"),
-    # Stripe signs what it sends; the handler verifies that.
-    Policy("POST /webhooks/stripe", public=True, max_body="256KB", content_types=["application/json"]),
+    # Stripe has no token either: it signs what it sends. A delivery that comes twice is processed once.
+    Policy("POST /webhooks/stripe", webhook="stripe", max_body="256KB", content_types=["application/json"]),
     # Everything else needs a token of the addressed tenant. Some routes ask for more.
     Policy("GET /auth/me", tenant=False),
     Policy(
@@ -29,13 +38,13 @@ POLICIES = (
     ),
     Policy(
         "POST /tenants/{tenant_id}/documents",
-        max_body="10MB",
-        content_types=["multipart/form-data"],
+        upload=Upload(types=["application/pdf", "image/png", "image/jpeg", "text/plain"], max_file="10MB"),
         limits=["30/hour"],
         by="tenant",
     ),
-    Policy("GET /invoices", scopes=["invoices:read"]),
-    Policy("POST /invoices", scopes=["invoices:write"]),
+    Policy("GET /invoices", scopes=["invoices:read"], query=InvoiceFilter),
+    # With an Idempotency-Key, who clicks twice gets one invoice.
+    Policy("POST /invoices", scopes=["invoices:write"], idempotent=True),
     Policy("* /internal/*", roles=["coach"]),
 )
 

@@ -13,6 +13,6 @@ def command(port: int) -> list[str]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parent))
-    from exchanges import main
+    from demonstration import main
 
     sys.exit(main(HERE, command))

@@ -6,11 +6,10 @@ pass unbuffered; `lifespan` passes; a scope type it does not know goes through u
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from contextlib import suppress
-from time import perf_counter_ns
+from time import perf_counter_ns, time
 from typing import Any, NoReturn, assert_never
 
 import anyio
@@ -18,7 +17,8 @@ import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 from portalshield.context import CURRENT, MARK
-from portalshield.held import Held
+from portalshield.flow import Walk
+from portalshield.held import Answered, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     INSIDE,
@@ -26,7 +26,9 @@ from portalshield.model.needs import (
     AskOwner,
     Body,
     BodyAnswer,
+    Claim,
     FetchKeys,
+    GiveBack,
     Gone,
     Hit,
     Identified,
@@ -35,13 +37,16 @@ from portalshield.model.needs import (
     Owners,
     ReadBody,
     Refreshed,
+    Settle,
     TenantOf,
     TimedOut,
     TooLarge,
     Unavailable,
+    Work,
+    Worked,
 )
 from portalshield.model.principal import Principal
-from portalshield.model.verdicts import Problem, Reply
+from portalshield.model.verdicts import Problem, Reply, Verdict
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.rules.colour import is_async
 from portalshield.runtime import (
@@ -93,12 +98,20 @@ def headers_of(raw: list[tuple[bytes, bytes]]) -> tuple[RawHeaders, int]:
     headers = RawHeaders(raw)
     headers.raw = raw
     names = b"".join(headers)
-    if names and not names.islower():
+    if not names.islower() and names:
         # Servers lower the names; what does not may be read by an application that ignores their case.
         return headers_of([(name.lower(), value) for name, value in raw])
     if len(headers) != len(raw):
         return headers, sum([len(name) + len(value) for name, value in raw])
     return headers, len(names) + len(b"".join(headers.values()))
+
+
+def one_cookie(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Browsers split `Cookie` where the protocol compresses fields (RFC 9113, 8.2.3; RFC 9114, 4.2.1), and not every
+    server puts it together again. In HTTP/1 two of them stay two, and are refused."""
+    crumbs = [value for name, value in raw if name.lower() == b"cookie"]
+    joined = (b"cookie", b"; ".join(crumbs))
+    return [field for field in raw if field[0].lower() != b"cookie"] + [joined] if len(crumbs) > 1 else raw
 
 
 class AsgiDoor:
@@ -120,23 +133,23 @@ class AsgiDoor:
         if runtime is None:
             await _refuse_unopened(scope, receive, send)
             return
-        x, judged = self._exchange(scope, runtime)
+        x, judged = _exchange(scope, runtime)
+        del scope  # error reports show the locals of every frame: the credential is in there
         token = CURRENT.set(x)
-        response = _Response(x, runtime, send)
-        entered = 0
+        concluding = _Concluding(x, runtime, send) if x.plan.concludes else None
+        response = _Response(x, runtime, send if concluding is None else concluding.send)
+        x.began_ns = began
         try:
-            if await_more(x, runtime, judged):
+            if judged is not None and await_more(x, runtime, judged):
                 await judge(x, runtime, judged, receive)
             if x.verdict is not None:
                 await response.refuse(x.verdict)
                 return
-            judging = _Judged(x, runtime, response.send) if x.plan.judges else None
-            answer = response.send if judging is None else judging.send
-            entered = perf_counter_ns()
+            x.entered_ns = perf_counter_ns()
             try:
-                await self.app(x.native, receive if x.walk is not None else outgoing(x, receive), answer)
-                if judging is not None and judging.held is not None:
-                    await judging.end()
+                await self.app(x.native, receive if x.walk is not None else outgoing(x, receive), response.send)
+                if response.held is not None:
+                    await response.end()
             except Exception as error:
                 if not await response.rescue(error):
                     raise
@@ -144,9 +157,11 @@ class AsgiDoor:
                 await response.refuse(x.late)
         finally:
             ended = perf_counter_ns()
-            CURRENT.reset(token)
-            overhead = (entered or ended) - began + response.overhead_ns + x.judging_ns
+            if concluding is not None:
+                await concluding.end()
+            overhead = (x.entered_ns or ended) - began + response.overhead_ns + x.judging_ns
             runtime.done(x, response.status, ended - began, overhead, response.bytes_out)
+            CURRENT.reset(token)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -166,7 +181,8 @@ class AsgiDoor:
         if runtime is None:
             await _refuse_unopened(scope, receive, send)
             return
-        x, judged = self._exchange(scope, runtime)
+        x, judged = _exchange(scope, runtime)
+        del scope
         token = CURRENT.set(x)
         handshake = _Handshake(x, runtime, send)
         try:
@@ -178,8 +194,8 @@ class AsgiDoor:
                 return
             await self._relay(x, receive, handshake)
         finally:
-            CURRENT.reset(token)
             runtime.done(x, handshake.status, perf_counter_ns() - began, 0, 0)
+            CURRENT.reset(token)
 
     async def _relay(self, x: Exchange, receive: Receive, handshake: _Handshake) -> None:
         try:
@@ -207,37 +223,42 @@ class AsgiDoor:
             self._warned = True
             warnings.warn(f"portalshield does not know the ASGI scope type {kind[:32]!r}: it passes", stacklevel=2)
 
-    def _exchange(self, scope: Scope, runtime: Runtime) -> tuple[Exchange, Any]:
-        raw = scope.get("headers")
-        if type(raw) is not list:
-            # Any iterable is legal; the application must find what we took from one that gives its items once.
-            scope["headers"] = raw = list(raw or ())
+
+def _exchange(scope: Scope, runtime: Runtime) -> tuple[Exchange, Verdict | Walk]:
+    """The exchange of a scope, judged as far as that goes without waiting."""
+    raw = scope.get("headers")
+    if type(raw) is not list:
+        # Any iterable is legal; the application must find what we took from one that gives its items once.
+        scope["headers"] = raw = list(raw or ())
+    headers, size = headers_of(raw)
+    if len(headers) != len(raw) and b"cookie" in headers and scope.get("http_version") not in _SAYS_SO:
+        scope["headers"] = raw = one_cookie(raw)
         headers, size = headers_of(raw)
-        x = Exchange()
-        x.native = scope
-        x.headers = headers
-        x.path = scope["path"]
-        x.raw_path = scope.get("raw_path")
-        x.query = scope.get("query_string") or b""
-        x.request_id = _ids.draw()
-        x.now = time.time()
-        client = scope.get("client")
-        x.peer = client[0] if client else None
-        x.https = scope.get("scheme") in _SECURE
-        if scope.get("root_path"):
-            x.mounted = True
-        if scope["type"] == "websocket":
-            x.websocket = True
-        else:
-            x.method = scope["method"]
-            if b"content-length" in headers or b"transfer-encoding" in headers:
-                x.has_body = b"transfer-encoding" in headers or headers[b"content-length"] != b"0"
-            elif b"content-type" in headers and x.method not in BODYLESS_METHODS:
-                # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying how long it
-                # is. What says nothing at all and comes all the same is refused on its way (`outgoing`).
-                x.has_body = scope.get("http_version") not in _SAYS_SO
-        scope[MARK] = x
-        return x, runtime.begin(x, len(raw), size, len(headers) != len(raw))
+    x = Exchange()
+    x.native = scope
+    x.headers = headers
+    x.path = scope["path"]
+    x.raw_path = scope.get("raw_path")
+    x.query = scope.get("query_string") or b""
+    x.request_id = _ids.draw()
+    x.now = time()
+    client = scope.get("client")
+    x.peer = client[0] if client else None
+    x.https = scope.get("scheme") in _SECURE
+    if scope.get("root_path"):
+        x.mounted = True
+    if scope["type"] == "websocket":
+        x.websocket = True
+    else:
+        x.method = scope["method"]
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            x.has_body = b"transfer-encoding" in headers or headers[b"content-length"] != b"0"
+        elif b"content-type" in headers and x.method not in BODYLESS_METHODS:
+            # HTTP/1 says so or has none (RFC 9112, 6.3); later versions may send one without saying how long it
+            # is. What says nothing at all and comes all the same is refused on its way (`outgoing`).
+            x.has_body = scope.get("http_version") not in _SAYS_SO
+    scope[MARK] = x
+    return x, runtime.begin(x, len(raw), size, len(headers) != len(raw))
 
 
 _SECURE = frozenset(("https", "wss"))
@@ -271,9 +292,9 @@ async def _deny(scope: Scope, send: Send, answer: Rendered) -> None:
 # -- driving the walk -------------------------------------------------------------------------------------------------
 
 
-def await_more(x: Exchange, runtime: Runtime, judged: Any) -> bool:
-    """Drive a walk as far as it goes without waiting. False: it ended, see `x.verdict`; True: see `x.pending`."""
-    if isinstance(judged, (Problem, Reply)):
+def await_more(x: Exchange, runtime: Runtime, judged: Verdict | Walk) -> bool:
+    """Start a walk. False: it ended or there was none, see `x.verdict`; True: it waits, see `x.pending`."""
+    if judged is None or isinstance(judged, (Problem, Reply)):
         x.verdict = judged
         return False
     return _advance(x, runtime, judged, None)
@@ -307,6 +328,12 @@ async def _answer(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -
     match need:
         case Hit():
             return await runtime.store.ahit(need)
+        case GiveBack():
+            return await runtime.store.agive_back(need)
+        case Claim():
+            return await runtime.records.aclaim(need)
+        case Settle():
+            return await runtime.records.asettle(need)
         case ReadBody():
             return await read_body(receive, need.limit, runtime.settings.body.read_timeout, need.until)
         case FetchKeys():
@@ -320,6 +347,8 @@ async def _answer(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -
             return await _tenant_of(x, runtime, need)
         case AskOwner():
             return await _owners(x, runtime, need)
+        case Work():
+            return Worked(await anyio.to_thread.run_sync(need.function))
         case _:
             assert_never(need)
 
@@ -504,83 +533,6 @@ def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], recei
 # -- responses --------------------------------------------------------------------------------------------------------
 
 
-class _Response:
-    """The way out of one HTTP request: the head is finished as it passes, a late verdict replaces the answer."""
-
-    __slots__ = ("_runtime", "_send", "_x", "bytes_out", "overhead_ns", "replaced", "started", "status")
-
-    def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
-        self._x = x
-        self._runtime = runtime
-        self._send = send
-        self.replaced = False
-        self.started = False
-        self.status = 0
-        self.bytes_out = 0
-        self.overhead_ns = 0
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """What the application sends; a plain function, so that passing on costs no coroutine of its own."""
-        if self.replaced:
-            return _nothing()
-        x = self._x
-        kind = message["type"]
-        if kind == "http.response.start":
-            began = perf_counter_ns()
-            if x.late is None and x.reached and not x.confirmed and self._runtime.unconfirmed(x):
-                x.late = UNCONFIRMED
-            if x.late is not None:
-                return self.refuse(x.late)
-            self.status = status = message["status"]
-            fields = x.plan.finish_head(x, status, list(message.get("headers") or ()))
-            message = {**message, "headers": fields}
-            self.started = True
-            self.overhead_ns = perf_counter_ns() - began
-        elif x.late is not None and self.started:
-            self._abort(x.late)
-        elif kind == "http.response.body":
-            self.bytes_out += len(message.get("body", b""))
-        return self._send(message)
-
-    async def refuse(self, verdict: Problem | Reply) -> None:
-        """Answer with a refusal or an early answer instead of the application."""
-        x = self._x
-        self.replaced = self.replaced or not self.started
-        if self.started or x.gone:
-            return
-        self.started = True
-        self.status, fields, body = self._runtime.refuse(x, verdict)
-        self.bytes_out = len(body)
-        if not (x.native.get("http_version") or "1.1").startswith("1"):
-            # `Connection` does not exist in HTTP/2 and later (RFC 9113, 8.2.2).
-            fields = [field for field in fields if field[0] != b"connection"]
-        await _send_whole(self._send, "http", (self.status, fields, body))
-
-    async def rescue(self, error: Exception) -> bool:
-        """The application raised: answer with a safe 500. True: it only stumbled over what we took away from it, which
-        is a refusal and no crash; else the server shall hear of it."""
-        x = self._x
-        if x.late is not None and x.late is not CRASHED:
-            x.crash = None
-            await self.refuse(x.late)
-            return self.replaced
-        x.crash = error
-        if not self.started:
-            with suppress(OSError):
-                await self.refuse(CRASHED)
-        return False
-
-    def _abort(self, verdict: Problem | Reply) -> NoReturn:
-        """The answer began before its request was refused: it must not end like a complete one."""
-        if isinstance(verdict, Problem):
-            self._x.problem = verdict
-        raise ResponseAbortedError("the request was refused")
-
-
-async def _nothing() -> None:
-    """What an application sends after its answer was replaced goes nowhere."""
-
-
 class _Judged:
     """The way out of the application for an answer that has judges: what they want to read is held back, from its head
     to its last byte, and then goes on as it came, or not at all. Stands at the inner door where there is one."""
@@ -591,55 +543,188 @@ class _Judged:
         self._x = x
         self._runtime = runtime
         self._send = send
-        self._head: Message = {}
-        self.held: Held | None = None
         self._over = False
+        self.held: Held | None = None
 
     def send(self, message: Message) -> Awaitable[None]:
-        """What the application sends."""
-        if self.held is not None:
-            return self._holding(self.held, message)
+        """What the application sends; a plain function, so that passing on costs no coroutine of its own."""
+        held = self.held
+        if held is not None:
+            if message["type"] != "http.response.body":
+                return self._interrupted(message)
+            enough = not held.take(message.get("body", b"")) or not message.get("more_body", False)
+            return self._release(held, message) if enough or self._x.late is not None else _nothing()
         if self._over:
             return _nothing()
         x = self._x
-        if message["type"] == "http.response.start" and not x.judged and x.late is None:
-            self._head = message
-            self.held = self._runtime.hold(x, message["status"], message.get("headers") or ())
+        if message["type"] == "http.response.start":
+            head = self._begun(message)
+            if x.late is None and not x.judged and x.plan.judges:
+                self.held = self._runtime.hold(x, message["status"], message.get("headers") or ())
+            if x.late is not None:
+                return self._refused(x.late)
             if self.held is not None:
+                self._head = head
                 return _nothing()
-            if self._x.late is not None:
-                return self._refused()
+            message = head
+        self._passed(message)
         return self._send(message)
 
     async def end(self) -> None:
         """The application returned: what is held now never became what it declared."""
         if self.held is not None:
-            await self._released(self.held, None)
+            await self._release(self.held, {"type": "http.response.body", "body": self.held.body, "more_body": True})
 
-    async def _holding(self, held: Held, message: Message) -> None:
-        if message["type"] != "http.response.body":
-            await self._released(held, message)
-        elif not held.take(message.get("body", b"")) or not message.get("more_body", False) or self._x.late is not None:
-            await self._released(held, None, more=message.get("more_body", False))
+    async def _interrupted(self, message: Message) -> None:
+        """Something else than its body comes after a head that is held."""
+        await self.end()
+        self._passed(message)
+        await self._send(message)
 
-    async def _released(self, held: Held, following: Message | None, *, more: bool = True) -> None:
+    async def _release(self, held: Held, message: Message) -> None:
+        """Judge what was held; its body goes on as one message, the last of those it came in."""
         self.held = None
         x = self._x
+        if len(held.chunks) > 1:
+            message = {**message, "body": held.body}
         if x.late is None:
             self._runtime.settle(x, held)
         if x.late is not None:
-            await self._refused()
+            await self._refused(x.late)
             return
+        self._passed(self._head)
         await self._send(self._head)
-        await self._send({"type": "http.response.body", "body": held.body, "more_body": more})
-        if following is not None:
-            await self._send(following)
+        self._passed(message)
+        await self._send(message)
 
-    async def _refused(self) -> None:
+    def _begun(self, message: Message) -> Message:
+        """The head of the answer as it shall go on."""
+        return message
+
+    def _passed(self, message: Message) -> None:
+        """A message is about to go on."""
+
+    async def _refused(self, verdict: Problem | Reply) -> None:
         """In place of the answer; the outer door writes the refusal."""
         self._over = True
         await self._send({"type": "http.response.start", "status": 500, "headers": []})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Response(_Judged):
+    """The way out of one HTTP request: the head is finished as it passes, a late verdict replaces the answer."""
+
+    __slots__ = ("bytes_out", "overhead_ns", "started", "status")
+
+    def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
+        self._x = x
+        self._runtime = runtime
+        self._send = send
+        self._over = self.started = False
+        self.held = None
+        self.status = self.bytes_out = self.overhead_ns = 0
+
+    def _begun(self, message: Message) -> Message:
+        x = self._x
+        if x.late is None and x.reached and not x.confirmed and self._runtime.unconfirmed(x):
+            x.late = UNCONFIRMED
+        if x.late is not None:
+            return message
+        began = perf_counter_ns()
+        head = {**message, "headers": x.plan.finish_head(x, message["status"], list(message.get("headers") or ()))}
+        self.overhead_ns = perf_counter_ns() - began
+        return head
+
+    def _passed(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
+        if self.started:
+            if self._x.late is not None:
+                self._abort(self._x.late)
+        elif message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+
+    async def refuse(self, verdict: Problem | Reply) -> None:
+        """Answer with a refusal or an early answer instead of the application."""
+        x = self._x
+        self._over = self._over or not self.started
+        if self.started or x.gone:
+            return
+        self.started = True
+        self.status, fields, body = self._runtime.refuse(x, verdict)
+        self.bytes_out = len(body)
+        if not (x.native.get("http_version") or "1.1").startswith("1"):
+            # `Connection` does not exist in HTTP/2 and later (RFC 9113, 8.2.2).
+            fields = [field for field in fields if field[0] != b"connection"]
+        await self._send({"type": "http.response.start", "status": self.status, "headers": fields})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    _refused = refuse
+
+    async def rescue(self, error: Exception) -> bool:
+        """The application raised: answer with a safe 500. True: it only stumbled over what we took away from it, which
+        is a refusal and no crash; else the server shall hear of it."""
+        x = self._x
+        if x.late is not None and x.late is not CRASHED:
+            x.crash = None
+            await self.refuse(x.late)
+            return self._over
+        x.crash = error
+        x.aborted = self.started
+        if not self.started:
+            with suppress(OSError):
+                await self.refuse(CRASHED)
+        return False
+
+    def _abort(self, verdict: Problem | Reply) -> NoReturn:
+        """The answer began before its request was refused: it must not end like a complete one."""
+        self._x.aborted = True
+        if isinstance(verdict, Problem):
+            self._x.problem = verdict
+        raise ResponseAbortedError("the request was refused")
+
+
+async def _nothing() -> None:
+    """What is held back, or comes after its answer was replaced, goes nowhere."""
+
+
+class _Concluding:
+    """Between the way out and the server, where somebody must be told how the request ended before its last byte
+    leaves: whoever has the answer may build on it."""
+
+    __slots__ = ("_answered", "_runtime", "_send", "_x")
+
+    def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
+        self._x = x
+        self._runtime = runtime
+        self._send = send
+        self._answered = Answered(x.plan.keeps_body)
+
+    async def send(self, message: Message) -> None:
+        """What is sent to the server."""
+        answered = self._answered
+        if message["type"] == "http.response.start":
+            answered.begin(message["status"], message.get("headers") or ())
+        elif message["type"] == "http.response.body" and not answered.concluded:
+            answered.take(message.get("body", b""))
+            if not message.get("more_body", False):
+                await self._conclude(whole=True)
+        await self._send(message)
+
+    async def end(self) -> None:
+        """The request is over. One that was cut, or cancelled, is concluded all the same."""
+        if not self._answered.concluded:
+            with anyio.CancelScope(shield=True):
+                await self._conclude(whole=False)
+
+    async def _conclude(self, *, whole: bool) -> None:
+        for need in self._runtime.conclusions(self._x, self._answered, whole=whole):
+            await _answer(self._x, self._runtime, need, _no_more)
+
+
+async def _no_more() -> Message:
+    return {"type": "http.disconnect"}
 
 
 class _Handshake:
@@ -711,19 +796,20 @@ class InnerDoor:
 
     async def _judged(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         judged = _Judged(x, runtime, send)
-        await self.app(scope, receive, judged.send)
-        if judged.held is not None:
-            await judged.end()
+        answering = self.app(scope, receive, judged.send)
+        del scope
+        await answering
+        await judged.end()
 
     async def _resumed(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
         suspended, x.walk = x.walk, None
         await judge(x, runtime, suspended, receive, inside=True)
         if x.verdict is None:
             received = receive if x.websocket else outgoing(x, receive)
-            if x.plan.judges and not x.websocket:
-                await self._judged(x, runtime, scope, received, send)
-            else:
-                await self.app(scope, received, send)
+            judged = x.plan.judges and not x.websocket
+            coming = self._judged(x, runtime, scope, received, send) if judged else self.app(scope, received, send)
+            del scope
+            await coming
             return
         x.late, x.verdict = x.verdict, None
         await self._refused(x, send)
@@ -743,4 +829,6 @@ class ShieldMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scope; the caller's own is not changed."""
-        await self._door(dict(scope), receive, send)
+        coming = self._door(dict(scope), receive, send)
+        del scope
+        await coming

@@ -15,6 +15,8 @@ INSTALLED = "portalshield"
 """Under this name `app.state` (Starlette) or `app.extensions` (Flask) holds the shield of an application."""
 
 CURRENT: ContextVar[Exchange | None] = ContextVar("portalshield_exchange", default=None)
+LAST: ContextVar[Exchange | None] = ContextVar("portalshield_last_exchange", default=None)
+"""The request that ended here last, for whoever stands outside the doors and reports on it (Sentry)."""
 
 
 def current_exchange() -> Exchange:

@@ -14,17 +14,24 @@ from portalshield.model.needs import (
     Answer,
     AskOwner,
     Body,
+    Claim,
+    Claimed,
     Count,
     FetchKeys,
+    GiveBack,
     Hit,
     Identified,
     Identify,
     Need,
     Owners,
     ReadBody,
+    Settle,
+    Settled,
     TenantOf,
     Tenants,
     Unavailable,
+    Work,
+    Worked,
 )
 from portalshield.model.verdicts import Problem, Verdict
 from portalshield.report import access
@@ -63,7 +70,7 @@ def explain(table: Table, method: str, path: str, headers: Mapping[str, str], na
     if fault is not None:
         return Explanation(method, path, "(unmatched)", "", (_decision("request", "sanity", fault),))
     plan = table.find(x)
-    x.policy = plan.policy
+    x.plan = plan
     decisions: list[Decision] = []
     for step in plan.steps:
         decision = _judged(x, step)
@@ -104,6 +111,8 @@ def _dry(need: Need) -> Answer:
     match need:
         case Hit():
             return tuple(Count(True, quota.amount, 0.0) for _, quota, _ in need.counters)
+        case GiveBack():
+            return ()
         case ReadBody():
             return Body(b"")
         case FetchKeys():
@@ -114,6 +123,12 @@ def _dry(need: Need) -> Answer:
             return Tenants(())
         case AskOwner():
             return Owners(tuple(None for _ in need.questions))
+        case Claim():
+            return Claimed(b"")
+        case Settle():
+            return Settled(True)
+        case Work():
+            return Worked(None)
         case _:
             assert_never(need)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
@@ -51,7 +51,7 @@ def install(app: Flask, shield: Protected) -> None:
             protection.open(
                 lambda b, rows: tabulate(app, b, rows),
                 has_inner=inside,
-                request_of=lambda environ: cast(Any, request)._get_current_object(),
+                request_of=lambda environ: _request(),
             )
         ]
         return opened[0]
@@ -62,14 +62,10 @@ def install(app: Flask, shield: Protected) -> None:
     _replace_default_page(app)
 
 
-def _current() -> Exchange | None:
-    # A WSGI middleware that builds a new environ loses the mark; the context has it still.
-    return marked(request.environ) or CURRENT.get()
-
-
 def _enter(opened: list[Runtime]) -> Response | None:
     """The inner door: finish a suspended walk, then confirm the rule; a verdict is left for the outer door to write."""
-    x = _current()
+    # A WSGI middleware that builds a new environ loses its mark; the context has the exchange still.
+    x = CURRENT.get()
     if x is None:
         return None
     if x.late is None and x.walk is not None:
@@ -77,7 +73,7 @@ def _enter(opened: list[Runtime]) -> Response | None:
         x.late = judge(x, opened[0], suspended, inside=True)
         if x.late is None:
             admit_body(x)
-    if x.late is None and not _confirmed(x):
+    if x.late is None and not _confirmed(x, _request()):
         x.late = UNCONFIRMED
     if x.late is not None:
         return Response(status=500)
@@ -85,19 +81,26 @@ def _enter(opened: list[Runtime]) -> Response | None:
     return None
 
 
-def _confirmed(x: Exchange) -> bool:
-    if request.url_rule is not x.endpoint:
-        return request.url_rule is None and not x.served
-    given = request.view_args or {}
+def _request() -> Request:
+    """The request itself: each look through Flask's proxy costs more than the whole comparison."""
+    return cast(Request, cast(Any, request)._get_current_object())
+
+
+def _confirmed(x: Exchange, at: Request) -> bool:
+    if at.url_rule is not x.endpoint:
+        return at.url_rule is None and not x.served
+    given = at.view_args
     # A url_value_preprocessor may take arguments away; what is there must be what was judged.
-    return all(name in x.arguments and x.arguments[name] == value for name, value in given.items())
+    return given == x.arguments or all(
+        name in x.arguments and x.arguments[name] == value for name, value in (given or {}).items()
+    )
 
 
 def _reach(app: Flask) -> None:
     dispatch = app.full_dispatch_request
 
     def reaching(*args: Any) -> Response:
-        x = _current()
+        x = CURRENT.get()
         if x is not None:
             x.reached = True
         return dispatch(*args)

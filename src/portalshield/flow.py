@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.needs import Answer, Hit, Need
+from portalshield.model.needs import Need
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.stage import (
     Asks,
     Checks,
+    Concludes,
     Guards,
     Heads,
     Judges,
@@ -24,6 +25,7 @@ from portalshield.model.stage import (
     Stage,
     asks,
     judges_body,
+    keeps_body,
     needs_principal,
 )
 from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
@@ -32,8 +34,6 @@ from portalshield.rules.paths import method_fault, path_fault
 Walk = Generator[Need, Any, Verdict]
 Judge = Callable[[bytes], Problem | None]
 """Judges a body's chunks as they stream to the application."""
-Count = Callable[[Hit], Answer]
-"""A store that counts in memory."""
 
 SINGLE = (
     b"authorization",
@@ -53,6 +53,7 @@ _READY = 512
 _OURS = frozenset((b"x-request-id",))
 MAX_FIELD_BYTES = 65_536
 MAX_URL_BYTES = 8_192
+MAX_PARAMETERS = 1_000
 
 
 class Traits(NamedTuple):
@@ -74,37 +75,45 @@ class Step(NamedTuple):
     traits: Traits
 
 
+class Track(NamedTuple):
+    """The steps of one kind of request, cut where the first of them may have to wait."""
+
+    checks: tuple[tuple[Callable[[Exchange], Verdict], Traits], ...]
+    """Nothing but their checks: most requests need no more, and no generator."""
+    rest: tuple[Step, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything compiled for one policy: what the doors need to judge a request and to finish its response."""
 
     policy: EffectivePolicy
     steps: tuple[Step, ...]
-    bodyless: tuple[Step, ...]
+    whole: Track
+    bodyless: Track
     """The steps of a request that has no body: those that only judge bodies are left out."""
     guards: tuple[Callable[[Exchange], Judge | None], ...]
     heads: tuple[Callable[[Exchange, Head], None], ...]
     numbers: tuple[Callable[[Exchange], Fields], ...]
     ready: dict[Any, Fields]
-    """What `heads` added the last time everything they look at was the same."""
+    """What `heads` added the last time everything they look at was the same; `ready_text` the same as text (WSGI)."""
+    ready_text: dict[Any, tuple[tuple[str, str], ...]]
     judges: tuple[tuple[Any, float], ...] = ()
     """Stages that read whole responses, each with the share that it enforces."""
+    concludes: tuple[Concludes, ...] = ()
+    """Stages that are told how a request ended."""
+    keeps_body: int = 0
+    """The largest answer, in bytes, that one of them wants to be told."""
 
     def finish_head(self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The fields of a response with what every layer adds, and the request id exactly once."""
-        names = []
-        content_type = None
-        for name, value in fields:
-            names.append(name)
-            if len(name) == 12 and name.lower() == b"content-type":
-                content_type = value
-            elif len(name) == 4 and name.lower() == b"vary":
-                names.append(value)
-        # All that a `head` hook may look at: two responses with the same key are added the same fields.
-        key = (x.origin, x.https, x.principal is None, content_type, x.problem is None, x.verdict is None, *names)
-        added = self.ready.get(key)
+        found = dict(fields)
+        key = (_seen(x), found.get(b"content-type"), found.get(b"vary"), *found)
+        added = self.ready.get(key) if len(found) == len(fields) else None
         if added is None:
-            fields = self._add(x, Head(status, fields), key)
+            fields, added = self._add(x, Head(status, fields))
+            if added is not None and len(found) == len(fields) - len(added) and b"".join(found).islower():
+                _remember(self.ready, key, added)
         else:
             fields += added
         for number in self.numbers:
@@ -112,29 +121,52 @@ class Plan:
         fields.append((b"x-request-id", x.request_id.encode()))
         return fields
 
-    def _add(self, x: Exchange, head: Head, key: Any) -> list[tuple[bytes, bytes]]:
+    def finish_text(self, x: Exchange, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The same for a head of texts (PEP 3333): bytes in the guise of latin-1, names in any case."""
+        found = dict(headers)
+        key = (_seen(x), found.get("Content-Type"), found.get("Vary"), *found)
+        added = self.ready_text.get(key) if len(found) == len(headers) else None
+        if added is None:
+            fields, own = self._add(x, Head(status, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers]))
+            # Hop-by-hop fields are the server's: a `Connection` stays here.
+            finished = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in fields if k != b"connection"]
+            if own is not None and len(finished) == len(found) + len(own) and _spelt_as_usual(found):
+                _remember(self.ready_text, key, tuple(finished[len(found) :]))
+        else:
+            finished = [*headers, *added]
+        for number in self.numbers:
+            finished += [(k.decode("latin-1"), v.decode("latin-1")) for k, v in number(x)]
+        finished.append(("x-request-id", x.request_id))
+        return finished
+
+    def _add(self, x: Exchange, head: Head) -> tuple[list[tuple[bytes, bytes]], Fields | None]:
+        """The finished fields; and what was added, where that depends on nothing but the key and came behind."""
         before = tuple(head.fields)
         head.drop(_OURS)
         for add in self.heads:
             add(x, head)
         head.finish()
-        untouched = tuple(head.fields[: len(before)]) == before
-        if untouched and x.problem is None and x.verdict is None:
-            if len(self.ready) >= _READY:
-                self.ready.clear()
-            self.ready[key] = tuple(head.fields[len(before) :])
-        return head.fields
+        untouched = tuple(head.fields[: len(before)]) == before and not isinstance(x.verdict, Reply)
+        return head.fields, tuple(head.fields[len(before) :]) if untouched else None
 
-    def judge_response(self, x: Exchange, judges: Iterable[tuple[Any, float]], body: bytes) -> Problem | None:
-        """The first refusal of a whole response by those who wanted it; report mode notes it and goes on."""
-        for stage, enforced in judges:
-            verdict = stage.judge(x, body)
-            if isinstance(verdict, Problem):
-                if _share_enforces(enforced, x):
-                    x.layer = stage.layer
-                    return verdict
-                x.note(stage.layer, verdict)
-        return None
+
+def _seen(x: Exchange) -> tuple[Any, ...]:
+    """All of a request that a `head` hook may look at, beside the head itself."""
+    if x.problem is not None:
+        # A refusal may come before anybody found out whether the origin is one that is shared with.
+        return (x.headers.get(b"origin"), x.https, x.principal is None)
+    return (x.origin, x.https, x.principal is None, x.verdict is None)
+
+
+def _spelt_as_usual(names: Iterable[str]) -> bool:
+    """The fields that hooks look at are found by these names."""
+    return all(name in ("Content-Type", "Vary") or name.lower() not in ("content-type", "vary") for name in names)
+
+
+def _remember(ready: dict[Any, Any], key: Any, added: Any) -> None:
+    if len(ready) >= _READY:
+        ready.clear()
+    ready[key] = added
 
 
 def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]]) -> Plan:
@@ -144,47 +176,46 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
     return Plan(
         policy,
         tuple(steps),
-        tuple(step for step in steps if not judges_body(step.traits.stage)),
+        _track(steps),
+        _track([step for step in steps if not judges_body(step.traits.stage)]),
         tuple(_guard(stage, enforced) for stage, enforced in rows if isinstance(stage, Guards)),
         tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
         tuple(stage.numbers for stage, _ in rows if isinstance(stage, Numbers)),
         {},
+        {},
         tuple((stage, enforced) for stage, enforced in rows if isinstance(stage, Judges)),
+        tuple(stage for stage, _ in rows if isinstance(stage, Concludes)),
+        max([keeps_body(stage) for stage, _ in rows], default=0),
     )
 
 
-def _guard(stage: Any, enforced: float) -> Callable[[Exchange], Judge | None]:
+def _track(steps: list[Step]) -> Track:
+    waits = next((number for number, step in enumerate(steps) if step.ask is not None), len(steps))
+    return Track(
+        tuple((step.check, step.traits) for step in steps[:waits] if step.check is not None), tuple(steps[waits:])
+    )
+
+
+def _guard(stage: Any, share: float) -> Callable[[Exchange], Judge | None]:
     """Makes the judge of a stage's chunks: one that names its layer or, in report mode, notes the first refusal."""
 
     def guard(x: Exchange) -> Judge | None:
         judge = stage.guard(x)
         if judge is None:
             return None
-        return (_refusing if _share_enforces(enforced, x) else _noting)(x, stage.layer, judge)
+        noted = False
+
+        def judged(chunk: bytes) -> Problem | None:
+            nonlocal noted
+            refusal: Problem | None = judge(chunk) if not noted else None
+            if refusal is None or enforces(x, stage.layer, share, refusal):
+                return refusal
+            noted = True
+            return None
+
+        return judged
 
     return guard
-
-
-def _refusing(x: Exchange, layer: str, judge: Judge) -> Judge:
-    def refuse(chunk: bytes) -> Problem | None:
-        refusal = judge(chunk)
-        if refusal is not None:
-            x.layer = layer
-        return refusal
-
-    return refuse
-
-
-def _noting(x: Exchange, layer: str, judge: Judge) -> Judge:
-    noted = False
-
-    def note(chunk: bytes) -> None:
-        nonlocal noted
-        if not noted and (refusal := judge(chunk)) is not None:
-            noted = True
-            x.note(layer, refusal)
-
-    return note
 
 
 def _step(stage: Stage, enforced: float) -> Step:
@@ -198,11 +229,18 @@ def _step(stage: Stage, enforced: float) -> Step:
     )
 
 
-def walk(x: Exchange, steps: tuple[Step, ...], count: Count | None = None) -> Walk:
-    """Judge one exchange: the first refusal or early answer ends it, None lets it through to the application.
+def begin(x: Exchange, plan: Plan) -> Verdict | Walk:
+    """Judge one exchange as far as it goes without waiting: its verdict, or the walk through the rest of the steps."""
+    checks, rest = plan.whole if x.has_body else plan.bodyless
+    for check, traits in checks:
+        verdict = check(x)
+        if verdict is not None and not _noted(x, verdict, traits):
+            return verdict
+    return walk(x, rest) if rest else None
 
-    Where a store counts in memory, `count` answers a `Hit` at once: nobody has to wait for that one.
-    """
+
+def walk(x: Exchange, steps: tuple[Step, ...]) -> Walk:
+    """The first refusal or early answer ends it, None lets the request through to the application."""
     for check, ask, settle, needs_a_principal, traits in steps:
         if needs_a_principal and x.principal is None:
             continue
@@ -213,8 +251,7 @@ def walk(x: Exchange, steps: tuple[Step, ...], count: Count | None = None) -> Wa
         need = ask(x) if ask is not None else None
         if need is None or settle is None:
             continue
-        answer = count(need) if count is not None and isinstance(need, Hit) else (yield need)
-        verdict = settle(x, need, answer)
+        verdict = settle(x, need, (yield need))
         if verdict is not None and not _noted(x, verdict, traits):
             return verdict
     return None
@@ -224,24 +261,19 @@ def _noted(x: Exchange, verdict: Problem | Reply, traits: Traits) -> bool:
     """Report mode: a problem is only remembered, and the walk goes on."""
     if not isinstance(verdict, Problem):
         return False
-    if x.gone or _enforces(traits, x):
-        x.layer = traits.layer
-        return False
-    x.note(traits.layer, verdict)
-    return True
+    share = 0.0 if traits.by_address and not x.address_trusted else traits.enforced
+    # Whoever went away can only be refused.
+    return not enforces(x, traits.layer, 1.0 if x.gone else share, verdict)
 
 
-def _enforces(step: Traits, x: Exchange) -> bool:
-    if step.by_address and not x.address_trusted:
-        return False
-    return _share_enforces(step.enforced, x)
-
-
-def _share_enforces(enforced: float, x: Exchange) -> bool:
-    if enforced >= 1:
+def enforces(x: Exchange, layer: str, share: float, refusal: Problem) -> bool:
+    """A layer that enforces this share of requests refuses this one; else the refusal is only noted."""
+    # A request id of our own is random: 32 bits choose the share.
+    if share >= 1 or int((x.lot or x.request_id)[:8], 16) < share * 2**32:
+        x.layer = layer
         return True
-    # The request id is random: its first 32 bits choose the share.
-    return int(x.request_id[:8], 16) < enforced * 2**32
+    x.note(layer, refusal)
+    return False
 
 
 def insane(x: Exchange) -> Problem | None:
@@ -256,6 +288,8 @@ def oversized(x: Exchange, fields: int, field_bytes: int) -> Problem | None:
         return problem("headers-too-large", why="header-fields")
     if len(x.path) + len(x.query) > MAX_URL_BYTES or (x.raw_path and len(x.raw_path) > MAX_URL_BYTES):
         return problem("uri-too-long", why="url")
+    if x.query.count(b"&") >= MAX_PARAMETERS:
+        return problem("uri-too-long", why="parameters")
     return None
 
 

@@ -5,8 +5,9 @@ The order and its reasons stand in `ORDER`; which route has which policy is deci
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from portalshield.flow import Plan, compile_plan
@@ -17,23 +18,32 @@ from portalshield.layers import (
     csrf,
     headers,
     hosts,
+    idempotency,
     json,
+    login,
     owners,
     rate,
     response_guard,
     schema,
+    server_timing,
     tenant,
+    upload,
+    webhook,
 )
-from portalshield.model.policy import EffectivePolicy, Policy
+from portalshield.model.policy import PROTECTIVE, EffectivePolicy, Policy
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.model.stage import Stage
 from portalshield.routes import Route, Row
+from portalshield.rules.account_names import AccountKeys
 from portalshield.rules.authority import Authority
 from portalshield.rules.modes import effective
-from portalshield.rules.origins import OriginPolicy, canonical_origin
+from portalshield.rules.origins import OriginPolicy
 from portalshield.rules.paths import METHODS
 from portalshield.rules.patterns import Pattern, parse_pattern
+from portalshield.rules.webhooks import WebhookVerifier
 from portalshield.settings import Settings
+from portalshield.stores import gives_back
+from portalshield.stores.records import is_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,13 @@ class Build:
     csrf: csrf.CsrfStage
     headers: headers.HeadersStage
     owners: Mapping[str, owners.Owner]
+    accounts: AccountKeys
+    counting: rate.Counting | None = None
+    """Where limits are counted, if that is the memory of this process."""
+    timing: server_timing.Timing | None = None
+    """Where clients are told how long a request took."""
+    webhooks: Mapping[str, WebhookVerifier] = field(default_factory=dict)
+    """What verifies each sender's deliveries, by its name."""
 
     @property
     def authenticates(self) -> bool:
@@ -62,12 +79,14 @@ def build(
     identifies: bool,
     looks_up: bool,
     owned: Mapping[str, owners.Owner],
+    counting: rate.Counting | None = None,
+    timing: server_timing.Timing | None = None,
 ) -> Build:
     """Compile what all policies share."""
     credentials = settings.cors.allow_credentials or settings.auth.cookie_name is not None
     origins = OriginPolicy(settings.cors.allow_origins, credentials=credentials, development=settings.development)
     named = settings.csrf.trusted_origins or (settings.cors.allow_origins if settings.cors.allow_credentials else ())
-    trusted = frozenset(canonical_origin(origin).encode() for origin in named if "*" not in origin)
+    trusted = OriginPolicy(named, credentials=True, development=settings.development)
     return Build(
         settings,
         authority,
@@ -77,7 +96,20 @@ def build(
         csrf.CsrfStage(trusted),
         headers.HeadersStage(settings.headers, shares_across_origins=bool(settings.cors.allow_origins)),
         owned,
+        AccountKeys(_account_secret(settings)),
+        counting,
+        timing,
+        webhook.verifiers(settings.webhook),
     )
+
+
+def _account_secret(settings: Settings) -> bytes:
+    """What account names are hashed under: the same in every process that counts in the same place."""
+    if settings.log.pseudonym_key is not None:
+        return settings.log.pseudonym_key.reveal().encode()
+    uri = settings.storage.uri
+    # The address of a Redis holds its password; whoever finds its keys in a dump does not have it.
+    return secrets.token_bytes(32) if uri.startswith("memory") else uri.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +128,25 @@ class _Positions:
     guard: Stage | None
     json: Stage | None
     schema: Stage | None
+    query: Stage | None
+    login: login.LoginStage | None
+    webhook: Stage | None
+    idempotency: Stage | None
+
+    @property
+    def whole_body(self) -> bool:
+        """All of the body is needed, whatever its type."""
+        return self.webhook is not None or self.idempotency is not None
 
     @property
     def judges_body(self) -> bool:
-        judges = (self.late_tenant, self.late_owners, self.json, self.schema)
-        return any(stage is not None for stage in judges)
+        judges = (self.late_tenant, self.late_owners, self.json, self.schema, self.login)
+        return self.whole_body or any(stage is not None for stage in judges)
 
     @property
     def form_names(self) -> frozenset[str]:
         """The fields that are judged in multipart forms."""
-        judges = (self.late_tenant, self.late_owners)
+        judges = (self.late_tenant, self.late_owners, self.login)
         return frozenset(name for stage in judges if stage is not None for name in stage.names)
 
 
@@ -115,19 +156,25 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: hosts.stage(b.settings.hosts, p), "a foreign Host must not even learn whether a route exists"),
     (lambda b, p, s: b.cors, "a preflight carries no credentials: it is answered before anybody asks for them"),
     (lambda b, p, s: s.early_rate, "cheap, and it protects everything dearer behind it, token checks included"),
-    (lambda b, p, s: None if s.safe else b.csrf, "needs no principal; refuses before a cookie is looked at"),
+    (lambda b, p, s: None if s.safe or s.webhook else b.csrf, "needs no principal; refuses before a cookie is read"),
     (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
     (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
     (lambda b, p, s: s.early_owners, "object ids, once the cheap comparison of tenant ids has passed"),
     (lambda b, p, s: s.late_rate, "counts verified subjects and tenants, so it stands behind them"),
+    (lambda b, p, s: s.query, "a query that is wrong is refused before a byte of the body is read"),
     (lambda b, p, s: _body(b, p, s), "bounds what the next ones parse"),
+    (lambda b, p, s: s.webhook, "the signature covers the raw bytes: nobody parses what the sender did not sign"),
     (lambda b, p, s: s.json, "one strict parse for tenants and schema; what it refuses nobody else reads"),
     (lambda b, p, s: s.late_tenant, "a foreign tenant is 404 even where the schema would say more"),
     (lambda b, p, s: s.late_owners, "object ids in the body, likewise"),
     (lambda b, p, s: s.schema, "the dearest check, on a request that everybody else let through"),
+    (lambda b, p, s: s.idempotency, "a repetition passes every check again; only what would run claims a record"),
+    (lambda b, p, s: s.login, "what the schema refuses is no guess; behind it stands only who might let them in"),
+    (lambda b, p, s: _upload(b, p, s), "files, of whoever may send some; what streams is judged behind all others"),
     (lambda b, p, s: b.headers, "adds to the response only, behind whatever the others added"),
     (lambda b, p, s: s.rate_fields, "tells about everything that was counted, once"),
+    (lambda b, p, s: server_timing.stage(p, b.timing), "the last of the numbers: it tells how long it took"),
     (lambda b, p, s: s.guard, "reads what the handler answered"),
 )  # fmt: skip
 """What stands where, and why there."""
@@ -135,6 +182,12 @@ ORDER: tuple[tuple[Place, str], ...] = (
 
 def _body(b: Build, policy: EffectivePolicy, positions: _Positions) -> Stage:
     return body.stage(b.settings.body, policy, reads=positions.judges_body, names=positions.form_names)
+
+
+def _upload(b: Build, policy: EffectivePolicy, positions: _Positions) -> Stage | None:
+    if policy.upload is None:
+        return None
+    return upload.stage(policy.upload, names=positions.form_names, max_parts=b.settings.body.max_parts)
 
 
 def _principal(b: Build, policy: EffectivePolicy) -> Stage | None:
@@ -156,10 +209,12 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
     scoped = b.authenticates and _share(config, policy, "tenant") is not None
     tenants = tenant.stages(config.tenant, policy, looks_up=b.looks_up) if scoped else (None, None)
     early_owners, late_owners, guard = _object_stages(b, policy, scoped)
-    limits = rate.stages(config.rate, policy, route)
+    limits = rate.stages(config.rate, policy, route, b.counting)
+    brake = None if safe else _brake(b, policy)
+    once = _once(b, policy, safe=safe)
     positions = _Positions(
         safe,
-        rate.RateFieldsStage(legacy=config.rate.legacy_headers) if any(limits) else None,
+        rate.fields_stage(config.rate, (*limits, brake)),
         *limits,
         *tenants,
         early_owners,
@@ -167,10 +222,39 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
         guard,
         json_stage if _share(config, policy, "json") is not None else None,
         schema.SchemaStage(policy.body) if policy.body is not None else None,
+        schema.QueryStage(policy.query, keeps=policy.body is None) if policy.query is not None else None,
+        brake,
+        *once,
     )
     found = (place(b, policy, positions) for place, _ in ORDER)
     stages = [(stage, _share(config, policy, stage.layer)) for stage in found if stage is not None]
     return compile_plan(policy, [(stage, share) for stage, share in stages if share is not None])
+
+
+def _brake(b: Build, policy: EffectivePolicy) -> login.LoginStage | None:
+    if policy.login is not None and not gives_back(b.settings.storage.uri):
+        raise ValueError("has login=, which needs memory:// or redis:// as PORTALSHIELD_STORAGE")
+    return login.stage(policy.login, rate.login_quotas(b.settings.rate), b.accounts)
+
+
+def _once(b: Build, policy: EffectivePolicy, *, safe: bool) -> tuple[Stage | None, Stage | None]:
+    """Webhook and idempotency: what must not be processed twice."""
+    if policy.webhook is not None and (policy.idempotent is not None or policy.health):
+        raise ValueError("says webhook=, which contradicts idempotent= and PORTALSHIELD_HEALTH")
+    if policy.upload is not None and (policy.webhook is not None or policy.idempotent is not None):
+        raise ValueError("says upload=, which streams what webhook= and idempotent= need to read whole")
+    if policy.webhook is not None:
+        dry = _reports(b.settings, policy, "webhook")
+        return webhook.stage(policy.webhook, b.webhooks, b.settings.public_url, dry=dry), None
+    if policy.idempotent is None or safe:
+        return None, None
+    return None, idempotency.IdempotencyStage(policy.idempotent, dry=_reports(b.settings, policy, "idempotency"))
+
+
+def _reports(settings: Settings, policy: EffectivePolicy, layer: str) -> bool:
+    """The layer does not refuse every request: it must not answer in the handler's place either."""
+    share = _share(settings, policy, layer)
+    return share is not None and share < 1
 
 
 def _object_stages(
@@ -239,16 +323,19 @@ def effective_policy(settings: Settings, rows: Iterable[PolicyRow], route: Route
             declared = True
     terms = route.terms(method)
     _merge(merged, terms)
+    if merged.get("webhook") and merged.get("public", True) and not PROTECTIVE.isdisjoint(merged):
+        raise ValueError("asks for a webhook's signature and for a principal: say public=False to ask for both")
     return EffectivePolicy(**merged, health=health, declared=declared or bool(terms))
 
 
-_PROTECTIVE = frozenset(("scopes", "roles", "tenant", "cross_tenant", "owners", "max_age", "impersonation"))
-
-
 def _merge(merged: dict[str, Any], terms: Mapping[str, Any]) -> None:
-    """Keyword by keyword. Whoever asks something of the caller takes back a more general `public`."""
-    if "public" not in terms and not _PROTECTIVE.isdisjoint(terms):
+    """Keyword by keyword. Whoever asks something of the caller takes back a more general `public`; whoever wants a
+    sender's signature instead takes back what was asked of callers."""
+    if "public" not in terms and not PROTECTIVE.isdisjoint(terms):
         merged.pop("public", None)
+    if terms.get("webhook") and terms.get("public"):
+        for name in PROTECTIVE:
+            merged.pop(name, None)
     merged.update(terms)
 
 
@@ -270,19 +357,47 @@ def compile_rows(
                 problems.append(ConfigurationProblem("PS-POLICY-004", where, f"has a policy that {error}."))
                 break
         compiled.append(row)
-    return compiled, problems
+    return compiled, [*problems, *_records_apart(b.settings, plans.values())]
+
+
+def processes_once(policy: EffectivePolicy) -> bool:
+    """The route keeps records of what was processed."""
+    return policy.webhook is not None or policy.idempotent is not None
+
+
+def _records_apart(settings: Settings, plans: Iterable[Plan]) -> Iterable[ConfigurationProblem]:
+    """Several workers that do not know of each other's records would each process a copy."""
+    if settings.env != "production" or (settings.workers or 1) < 2 or is_shared(settings.storage.uri):
+        return
+    if any(processes_once(plan.policy) for plan in plans):
+        yield ConfigurationProblem(
+            "PS-STORE-003",
+            "PORTALSHIELD_STORAGE",
+            "keeps the records of webhooks and idempotency keys in each worker, and there are several.",
+            "Set REDIS_URL, or serve with one worker.",
+        )
 
 
 def _plan(b: Build, rows: list[PolicyRow], route: Route, method: str, plans: dict[Any, Plan]) -> Plan:
     """The plan of one route and method; routes whose policies are equal share theirs. `ValueError`: a wrong value."""
     policy = effective_policy(b.settings, rows, route, method)
+    if b.authority is not None and b.authority.admits_anybody and not policy.public:
+        _refuse_strangers(b.settings, policy)
     scope = f"{'GET' if method == 'HEAD' else method} {route.template}" if policy.limits else ""
     safe = method in ("GET", "HEAD")
     # By identity: a body may be any type, also one that has no hash.
-    key = (replace(policy, body=None), id(policy.body), scope, safe)
+    key = (replace(policy, body=None, query=None), id(policy.body), id(policy.query), scope, safe)
     if key not in plans:
         plans[key] = compile_policy(b, policy, scope, safe=safe)
     return plans[key]
+
+
+def _refuse_strangers(settings: Settings, policy: EffectivePolicy) -> None:
+    """Where tokens of every directory are accepted, nothing but the tenant keeps their users apart."""
+    if policy.cross_tenant:
+        raise ValueError("spans tenants, while each directory's own administrators hand out its roles")
+    if _share(settings, policy, "tenant") != 1:
+        raise ValueError("does not enforce tenants, while AUTH__ISSUER lets every directory in")
 
 
 def _unmatched(rows: Iterable[PolicyRow], routes: list[Route]) -> Iterable[ConfigurationProblem]:
@@ -295,6 +410,11 @@ def _unmatched(rows: Iterable[PolicyRow], routes: list[Route]) -> Iterable[Confi
             f'"{row.policy.match}" covers no route.',
             "Compare it with what `portalshield routes` prints.",
         )
+
+
+def page_plan(b: Build, stage: Stage) -> Plan:
+    """The plan of what the shield itself answers: public, unlimited and quiet like a health route."""
+    return compile_plan(EffectivePolicy(public=True, health=True, declared=True), [(stage, 1.0), (b.headers, 1.0)])
 
 
 def unserved_plans(b: Build) -> tuple[Plan, Plan]:

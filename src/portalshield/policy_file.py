@@ -18,7 +18,7 @@ _IN_FILES = KEYWORDS - {"owners"}
 
 
 def read_policies(path: str | None) -> tuple[list[Policy], list[ConfigurationProblem]]:
-    """The policies of the file and every mistake in it. `body = "module:Model"` names a pydantic type."""
+    """The policies of the file and every mistake in it. `body = "module:Model"` (and `query`) name a pydantic type."""
     if path is None:
         return [], []
     try:
@@ -53,9 +53,10 @@ def _faults(table: dict[str, Any]) -> Iterator[str]:
 
 def _terms(table: dict[str, Any]) -> dict[str, Any]:
     terms = {name: value for name, value in table.items() if name != "match"}
-    if isinstance(terms.get("body"), str):
-        module, _, name = terms["body"].partition(":")
-        terms["body"] = getattr(import_module(module), name)
+    for schema in ("body", "query"):
+        if isinstance(terms.get(schema), str):
+            module, _, name = terms[schema].partition(":")
+            terms[schema] = getattr(import_module(module), name)
     if isinstance(terms.get("by"), list):
         terms["by"] = tuple(terms["by"])
     return terms

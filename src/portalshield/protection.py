@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from portalshield.context import CURRENT
+from portalshield.context import CURRENT, LAST
 from portalshield.flow import Plan
 from portalshield.issuers import authority_of
+from portalshield.layers.exposition import ExpositionStage
 from portalshield.layers.owners import Owner
 from portalshield.model.exchange import Exchange
 from portalshield.model.policy import Policy
@@ -24,22 +25,26 @@ from portalshield.plan import (
     build,
     compile_policy,
     effective_policy,
+    page_plan,
     policy_rows,
     unserved_plans,
 )
 from portalshield.policy_file import read_policies
 from portalshield.routes import PatternTable, Route, Table
 from portalshield.rules.addresses import parse_networks
+from portalshield.rules.detectors import Detector
 from portalshield.rules.modes import effective
 from portalshield.rules.paths import METHODS
 from portalshield.rules.revocation import Kind, revoked
 from portalshield.runtime import Runtime
 from portalshield.settings import Settings, read
-from portalshield.stores import open_store
+from portalshield.stores import MemoryStore, Store, open_store
 from portalshield.stores.memo import TimedMemo
+from portalshield.stores.records import open_records
 from portalshield.stores.revocations import open_revocations
+from portalshield.telemetry.exposition import server_timing
 from portalshield.telemetry.lines import RequestLines
-from portalshield.telemetry.setup import open_telemetry
+from portalshield.telemetry.setup import detector_problems, open_telemetry
 
 _log = logging.getLogger("portalshield")
 Authenticate = Callable[[Any], Any]
@@ -57,11 +62,13 @@ class Protection:
         tenant_of: TenantLookup | None = None,
         owners: Mapping[str, Owner] | None = None,
         config: Mapping[str, Any] | None = None,
+        detectors: Iterable[Detector] = (),
     ) -> None:
         found, problems = (settings, list(settings.problems())) if settings is not None else read(config=config)
         self.authenticate = authenticate
         self.tenant_of = tenant_of
         self.owners = dict(owners or {})
+        self._detectors = tuple(detectors)
         self._runtime: Runtime | None = None
         if found is None:
             raise ConfigurationError(tuple(problems))
@@ -75,6 +82,7 @@ class Protection:
             else (None, {}, [])
         )
         problems += [*file_problems, *pattern_problems, *key_problems, *self._undecided(problems)]
+        problems += detector_problems(self._detectors)
         if problems:
             raise ConfigurationError(tuple(problems))
         for prefix, _, issuer in found.auth.verified():
@@ -112,14 +120,16 @@ class Protection:
             raise ValueError("issuer is none of those that are configured")
         self.revocations.add(revoked(named, before=before, now=time.time(), longest_life_s=authority.longest_life_s))
 
-    def build(self) -> Build:
-        """What all plans are compiled from."""
+    def build(self, store: Store | None = None) -> Build:
+        """What all plans are compiled from. Without a store, limits ask for one."""
         return build(
             self.settings,
             self.authority if self._verifies else None,
             identifies=self.authenticate is not None,
             looks_up=self.tenant_of is not None,
             owned=self.owners,
+            counting=store if isinstance(store, MemoryStore) else None,
+            timing=_timing if self.settings.metrics.server_timing else None,
         )
 
     @property
@@ -142,20 +152,38 @@ class Protection:
     ) -> Runtime:
         """Compile everything. Called by a door when the first scope or request arrives."""
         settings = self.settings
-        table, strict = tabulate(self.build(), self.rows)
-        telemetry = open_telemetry(settings.log, settings.sentry, environment=settings.env, facts=_facts)
+        telemetry = open_telemetry(
+            settings.log,
+            settings.sentry,
+            environment=settings.env,
+            facts=_facts,
+            metrics_config=settings.metrics,
+            budget=settings.budget,
+            detectors=self._detectors,
+        )
+        if not settings.development and not settings.hosts.allowed:
+            _log.warning("PORTALSHIELD_HOSTS is not set: any Host is served")
         store = open_store(
             settings.storage.uri,
             max_keys=settings.storage.max_keys,
             on_outage=settings.rate.on_outage,
             notify=_log.warning,
         )
+        build = self.build(store)
+        table, strict = tabulate(build, self.rows)
+        exposition = ExpositionStage(telemetry.exposition.admits, telemetry.exposition.page)
+        path = telemetry.exposition.path
         self._runtime = Runtime(
             settings=settings,
             table=table,
             strict=strict,
             store=store,
+            records=open_records(settings.storage.uri, max_entries=settings.storage.max_keys),
             lines=telemetry.lines,
+            metrics=telemetry.metrics,
+            on_failure=telemetry.sentry.failed if telemetry.sentry is not None else None,
+            pages={(method, path): page_plan(build, exposition) for method in ("GET", "HEAD")} if path else {},
+            budget_ns=min(settings.budget.app_ms, settings.budget.p95_ms) * 1_000_000,
             keys=dict(self.keys),
             revocations=self.revocations if self._verifies else None,
             tenants=TimedMemo(10_000, settings.tenant.cache),
@@ -176,6 +204,7 @@ class Protection:
         if self._runtime is not None:
             self._runtime.tenants.clear()
             self._runtime.store.clear()
+            self._runtime.records.clear()
 
     def open_opaque(self) -> Runtime:
         """For an application without a router to ask."""
@@ -197,7 +226,7 @@ def _by_patterns(b: Build, rows: list[PolicyRow]) -> tuple[Table, Plan]:
 
 def _facts(lines: RequestLines) -> Mapping[str, Any] | None:
     """What a Sentry event may know of the running request: no ids but pseudonyms, no path but the template."""
-    x = CURRENT.get()
+    x = CURRENT.get() or LAST.get()
     if x is None:
         return None
     facts: dict[str, Any] = {"request_id": x.request_id, "method": x.method, "route": x.template}
@@ -207,6 +236,10 @@ def _facts(lines: RequestLines) -> Mapping[str, Any] | None:
         if principal.tenant is not None:
             facts["tenant"] = lines.pseudonym("tenant", principal.tenant)
     return facts
+
+
+def _timing(x: Exchange) -> bytes:
+    return server_timing(time.perf_counter_ns() - x.began_ns, x.entered_ns - x.began_ns)
 
 
 def _report(x: Exchange, error: BaseException) -> None:

@@ -11,28 +11,43 @@ import os
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
 
-from portalshield.context import MARK
-from portalshield.flow import Plan, Walk, doubled, insane, oversized, walk
-from portalshield.held import Coverage, Held
+from portalshield.context import LAST, MARK
+from portalshield.flow import (
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    MAX_PARAMETERS,
+    MAX_URL_BYTES,
+    Plan,
+    Walk,
+    begin,
+    doubled,
+    enforces,
+    insane,
+    oversized,
+)
+from portalshield.held import Answered, Coverage, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Answer, Need, TenantOf, Tenants
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.routes import Table
-from portalshield.rules.addresses import TrustedProxies, client_address, is_private, limit_key
+from portalshield.rules.addresses import TrustedProxies, came_over_tls, client_address, is_private, limit_key
 from portalshield.rules.hosts import HostPolicy
+from portalshield.rules.request_ids import is_usable
 from portalshield.rules.traceparent import trace_id
 from portalshield.settings import Settings
 from portalshield.stores import Store
 from portalshield.stores.memo import TimedMemo
+from portalshield.stores.records import RecordStore
 from portalshield.stores.revocations import RevocationStore
 from portalshield.telemetry.lines import RequestLines, RequestRecord
+from portalshield.telemetry.metrics import Metrics
 from portalshield.wire import Rendered, render
 
 _UNANNOUNCED = problem("malformed-request", why="body-unannounced")
@@ -59,23 +74,26 @@ class RequestIds:
     """Random 128-bit ids from a pool of system randomness; a forked child draws its own pool."""
 
     def __init__(self) -> None:
-        self._pool = ""
-        self._at = 0
+        self._next: Callable[[], str]
+        self._drain()
         os.register_at_fork(after_in_child=self._drain)
 
     def draw(self) -> str:
         """32 lower-case hex digits."""
-        start = self._at
-        if start >= len(self._pool):
-            self._pool, start = os.urandom(_POOL).hex(), 0
-        self._at = start + 32
-        return self._pool[start : start + 32]
+        try:
+            return self._next()
+        except StopIteration:
+            digits = os.urandom(_POOL).hex()
+            # A list's iterator hands out each item once, whichever thread asks.
+            self._next = iter([digits[at : at + 32] for at in range(0, len(digits), 32)]).__next__
+            return self._next()
 
     def _drain(self) -> None:
-        self._pool, self._at = "", 0
+        empty: list[str] = []
+        self._next = iter(empty).__next__
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Runtime:
     """One application, compiled. `keys`: the fetched key sets by issuer; `tenants` remembers answers of tenant_of."""
 
@@ -83,19 +101,30 @@ class Runtime:
     table: Table
     strict: Plan
     store: Store
+    records: RecordStore
+    """What was processed already (webhooks, idempotency)."""
     lines: RequestLines | None
+    metrics: Metrics
     keys: dict[str, Any]
     tenants: TimedMemo[tuple[str, ...]]
     trusted: TrustedProxies | None
     authenticate: Callable[[Any], Any] | None
     tenant_of: Callable[[Principal], Any] | None
     on_crash: Callable[[Exchange, BaseException], None]
+    on_failure: Callable[[str, str, int], None] | None = None
+    """Told of each answer of 500 or more that no exception explains: request id, template, status (Sentry)."""
+    pages: Mapping[tuple[str, str], Plan] = field(default_factory=dict)
+    """What the shield itself answers, by method and path."""
     revocations: RevocationStore | None = None
     """Followed in each process; None where the application authenticates by itself."""
+    budget_ns: int = 300_000_000
+    """How long the application may take; a request that takes longer is marked in its line."""
     has_inner: bool = False
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
+    told: bool = False
+    """The warning about a proxy that nobody named was given."""
     good_hosts: set[bytes] = field(default_factory=set)
     coverage: Coverage = field(default_factory=Coverage)
     known: dict[tuple[str, str, bytes | None], Any] = field(default_factory=dict)
@@ -104,44 +133,55 @@ class Runtime:
     """Any well-formed host: a malformed one is refused whatever is served (RFC 9112, 3.2)."""
 
     def begin(self, x: Exchange, fields: int, field_bytes: int, doubles: bool) -> Verdict | Walk:
-        """A verdict at once for a request that two readers could read differently, else the walk of its policy."""
+        """Judge a request as far as it goes without waiting: its verdict, or the walk through the rest.
+
+        `fields` and `field_bytes` count all header fields, `doubles`: a name came more than once.
+        """
         x.plan = self.strict
-        x.policy = self.strict.policy
-        # What was found for this very spelling before was sane then; a mounted path is only a part of one.
+        headers = x.headers
         try:
             if not self.table.fresh():
                 self.known.clear()
+            # What was found for this very spelling before was sane then; a mounted path is only a part of one.
+            found = None if x.mounted or x.websocket else self.known.get((x.method, x.path, x.raw_path))
+            if (
+                found is None
+                or doubles
+                or fields > MAX_FIELDS
+                or field_bytes > MAX_FIELD_BYTES
+                or len(x.path) + len(x.query) > MAX_URL_BYTES
+                or (x.query and x.query.count(b"&") >= MAX_PARAMETERS)
+                or headers.get(b"host") not in self.good_hosts
+                or b"transfer-encoding" in headers
+                or b"," in (headers.get(b"authorization") or b"")
+            ):
+                verdict = None if found is not None else insane(x)
+                verdict = verdict or oversized(x, fields, field_bytes)
+                verdict = verdict or (doubled(x) if doubles else None) or self._misframed(x)
+                if verdict is not None:
+                    x.layer = "request"
+                    return verdict
+            if self.trusted is not None or b"x-forwarded-for" in headers or b"forwarded" in headers:
+                self._address(x)
+            else:
+                x.address = x.peer or "local"
+            x.address_key = limit_key(x.address)
+            if found is None:
+                x.plan = self._find(x)
+            else:
+                x.template, x.endpoint, x.params, x.arguments, x.opaque, x.plan = found
+                x.served = True
+            return begin(x, x.plan)
         except Exception as error:
             return self.stage_failed(x, error)
-        found = None if x.mounted or x.websocket else self.known.get((x.method, x.path, x.raw_path))
-        verdict = None if found is not None else insane(x)
-        if verdict is None:
-            verdict = oversized(x, fields, field_bytes) or (doubled(x) if doubles else None) or self._misframed(x)
-        if verdict is not None:
-            x.layer = "request"
-            return verdict
-        if self.trusted is not None or b"x-forwarded-for" in x.headers or b"forwarded" in x.headers:
-            self._address(x)
-        else:
-            x.address = x.peer or "local"
-        x.address_key = limit_key(x.address)
-        if found is None:
-            plan = self._find(x)
-            if isinstance(plan, Problem):
-                return plan
-        else:
-            x.template, x.endpoint, x.params, x.arguments, x.opaque, plan = found
-            x.served = True
-        x.plan, x.policy = plan, plan.policy
-        store = self.store
-        return walk(x, plan.steps if x.has_body else plan.bodyless, store.hit if store.is_local else None)
 
-    def _find(self, x: Exchange) -> Plan | Problem:
+    def _find(self, x: Exchange) -> Plan:
         """Ask the table, and remember what serves this spelling of the path; bounded, a flood costs a match each."""
-        try:
-            plan = self.table.find(x)
-        except Exception as error:
-            return self.stage_failed(x, error)
+        page = self.pages.get((x.method, x.path)) if not x.websocket else None
+        if page is not None:
+            x.template = x.path
+            return page
+        plan = self.table.find(x)
         if x.served and not x.mounted and not x.websocket and self.table.by_path_alone:
             if len(self.known) >= _KNOWN:
                 self.known.clear()
@@ -153,7 +193,7 @@ class Runtime:
         credentials that a server or proxy has joined into one field."""
         get = x.headers.get
         host = get(b"host")
-        if host not in self.good_hosts and host:
+        if host and host not in self.good_hosts:
             if self.hosts.fault(host) is not None:
                 return _BAD_HOST
             if len(self.good_hosts) < _KNOWN:
@@ -194,37 +234,55 @@ class Runtime:
         self.known.clear()
         return True
 
-    def hold(self, x: Exchange, status: int, fields: Iterable[tuple[bytes, bytes]]) -> Held | None:
+    def hold(self, x: Exchange, status: int, fields: Collection[tuple[bytes, bytes]]) -> Held | None:
         """An answer that somebody wants to judge as a whole is held back. `x.late` is set where that went wrong."""
         x.judged = True
-        declared, wanting = 0, []
+        held = None
         try:
             for judge in x.plan.judges:
                 length = judge[0].wants(x, status, fields)
                 if length:
-                    declared = length
-                    wanting.append(judge)
+                    held = held or Held(status, length)
+                    held.judges.append(judge)
         except Exception as error:
             x.late = self.stage_failed(x, error)
             return None
-        if wanting:
-            return Held(wanting, status, declared)
-        if x.covered is False and status < 400:
+        if held is None and x.covered is False and status < 400:
             self.coverage.count(x.template, covered=False)
-        return None
+        return held
 
     def settle(self, x: Exchange, held: Held) -> None:
         """Judge what was held back, if it came as it was declared; `x.late` is set where it is refused."""
         began = perf_counter_ns()
         x.covered = False
-        if held.complete:
+        if not held.left:
+            body = held.chunks[0] if len(held.chunks) == 1 else held.body
             try:
-                x.late = x.plan.judge_response(x, held.judges, held.body)
+                for stage, enforced in held.judges:
+                    verdict = stage.judge(x, body)
+                    if verdict is not None and enforces(x, stage.layer, enforced, verdict):
+                        x.late = verdict
+                        break
             except Exception as error:
                 x.late = self.stage_failed(x, error)
         if held.status < 400:
             self.coverage.count(x.template, covered=x.covered)
         x.judging_ns = perf_counter_ns() - began
+
+    def conclusions(self, x: Exchange, answered: Answered, *, whole: bool) -> Iterator[Need]:
+        """What has to be put in order now that the outcome is known; `whole`: the answer came to its end.
+
+        A refusal is nothing that the application answered.
+        """
+        ending = answered.ending(whole=whole and x.problem is None and x.verdict is None)
+        for stage in x.plan.concludes:
+            try:
+                need = stage.conclude(x, ending)
+            except Exception as error:
+                self.on_crash(x, error)
+                continue
+            if need is not None:
+                yield need
 
     def stage_failed(self, x: Exchange, error: Exception) -> Problem:
         """A bug refuses the request: never fail open."""
@@ -233,17 +291,36 @@ class Runtime:
         return _BUG
 
     def done(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> None:
-        """The request is over: write its line."""
+        """The request is over: count it and write its line."""
         # The scope holds the exchange: without this every request would be a cycle for the garbage collector.
         x.native = None
+        self.metrics.record(x.method, x.template, status, duration_ns, overhead_ns)
+        if self.on_failure is not None:
+            LAST.set(x)
+        slow = duration_ns - overhead_ns > self.budget_ns
+        calm = not slow and status < 500 and x.would_refuse is None and x.crash is None
+        if x.problem is not None or not calm:
+            self._eventful(x, status)
         lines = self.lines
         if lines is None:
             return
-        if lines.direct and status < 400 and x.problem is None and x.would_refuse is None and x.crash is None:
-            if not x.policy.health:
-                lines.uneventful(x, status, duration_ns, overhead_ns, bytes_out)
+        if calm and lines.direct and not x.aborted and not x.gone:
+            if status >= 400 or not x.plan.policy.health:
+                lines.plain(x, status, duration_ns, overhead_ns, bytes_out)
             return
-        lines.write(self._record(x, status, duration_ns, overhead_ns, bytes_out))
+        record = self._record(x, status, duration_ns, overhead_ns, bytes_out)
+        record.over_budget = slow
+        lines.write(record)
+
+    def _eventful(self, x: Exchange, status: int) -> None:
+        """Count what layers decided, and tell whoever wants to know of failures."""
+        decide, route = self.metrics.decision, x.template
+        if x.problem is not None:
+            decide(x.layer, "refused", x.problem.type.slug, route)
+        for layer, slug in x.would_refuse or ():
+            decide(layer, "would_refuse", slug, route)
+        if status >= 500 and x.crash is None and self.on_failure is not None:
+            self.on_failure(x.request_id, route, status)
 
     def _record(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> RequestRecord:
         principal = x.principal
@@ -269,23 +346,36 @@ class Runtime:
             record.problem = x.problem.type.slug
             record.why = x.problem.why
             record.layer = x.layer
-        record.quiet = x.policy.health
+        record.quiet = x.plan.policy.health
         record.would_refuse = x.would_refuse
-        if x.crash is not None:
+        if x.aborted or x.gone:
+            record.error = "aborted" if x.aborted else "disconnected"
+        elif x.crash is not None:
             record.error = type(x.crash).__name__
         return record
 
     def _address(self, x: Exchange) -> None:
-        headers = x.headers
-        if self.trusted is not None:
-            x.address = client_address(
-                x.peer, headers.get_all(b"x-forwarded-for"), headers.get_all(b"forwarded"), self.trusted
-            )
-        else:
+        headers, trusted = x.headers, self.trusted
+        if trusted is None:
             x.address = x.peer or "local"
             x.address_trusted = not is_private(x.address)
+            if not x.address_trusted and not self.told:
+                self.told = True
+                _log.warning(_NO_PROXY)
+            return
+        x.address = client_address(x.peer, headers.get_all(b"x-forwarded-for"), headers.get_all(b"forwarded"), trusted)
+        if not trusted.believes(x.peer):
+            return
+        x.https = x.https or came_over_tls(headers.get_all(b"x-forwarded-proto"))
+        given = headers.get_all(b"x-request-id")
+        if len(given) == 1 and is_usable(given[0]):
+            x.lot, x.request_id = x.request_id, given[0].decode()
 
 
+_NO_PROXY = (
+    "requests come through a proxy, and PORTALSHIELD_TRUSTED_PROXIES does not name it: limits per address only report"
+    " until it does (docs/proxies.md)"
+)
 _KNOWN = 4096
 
 

@@ -26,6 +26,7 @@ from portalshield.layers.headers import HeadersConfig
 from portalshield.layers.hosts import HostsConfig
 from portalshield.layers.rate import RateConfig
 from portalshield.layers.tenant import TenantConfig
+from portalshield.layers.webhook import WebhookConfig
 from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem, Setting
 from portalshield.rules import values
@@ -34,17 +35,21 @@ from portalshield.rules.claims import parse_pointer
 from portalshield.rules.modes import mode_fault
 from portalshield.rules.nearest import did_you_mean
 from portalshield.rules.patterns import parse_pattern
-from portalshield.telemetry.config import LogConfig, SentryConfig
+from portalshield.rules.webhooks import address_spellings
+from portalshield.telemetry.config import BudgetConfig, LogConfig, MetricsConfig, SentryConfig
 
 PREFIX = "PORTALSHIELD_"
-FALLBACKS = {"REDIS_URL": PREFIX + "STORAGE"}
+FALLBACKS = {"REDIS_URL": PREFIX + "STORAGE", "WEB_CONCURRENCY": PREFIX + "WORKERS"}
 """Names that hosts set themselves, read where our own is unset."""
 PROJECT = "SUPABASE_URL"
 """With `AUTH=supabase`: the address of the project, where no issuer is set."""
 NAME = "<NAME>"
 """Stands in a variable for a name that the user chooses."""
 
-LAYERS = ("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json", "schema", "headers", "response_guard")
+LAYERS = (
+    *("hosts", "cors", "csrf", "rate", "auth", "tenant", "body", "json"),
+    *("schema", "upload", "webhook", "idempotency", "headers", "response_guard"),
+)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 _ModeField = Annotated[str | None, Setting("enforce, report, `report:25%` or off, for this layer")]
 
@@ -64,6 +69,9 @@ class ModeConfig(BaseModel):
     body: _ModeField = None
     json_: _ModeField = None
     schema_: _ModeField = None
+    upload: _ModeField = None
+    webhook: _ModeField = None
+    idempotency: _ModeField = None
     headers: _ModeField = None
     response_guard: _ModeField = None
 
@@ -120,12 +128,21 @@ class Settings(BaseModel):
     trusted_proxies: Annotated[
         tuple[str, ...], Setting("CIDRs, `unix` or the number of proxies whose forwarded headers count")
     ] = ()
+    public_url: Annotated[
+        str | None, Setting("the address that others call, where a signature covers it: https://api.example.com")
+    ] = None
+    workers: Annotated[int | None, Setting("how many processes serve the application, where nobody else tells")] = None
     storage: StorageConfig = StorageConfig()
     rate: RateConfig = RateConfig()
     body: BodyConfig = BodyConfig()
+    webhook: Annotated[
+        Mapping[str, WebhookConfig], Setting("senders of webhooks, each by the name that a route calls it by")
+    ] = {}
     headers: HeadersConfig = HeadersConfig()
     log: LogConfig = LogConfig()
     sentry: SentryConfig = SentryConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    budget: BudgetConfig = BudgetConfig()
 
     @property
     def development(self) -> bool:
@@ -150,8 +167,13 @@ class Settings(BaseModel):
         yield from self.cors.problems(credentials=credentials, development=self.development)
         yield from self.auth.problems(development=self.development)
         yield from self.csrf.problems(development=self.development)
-        for group in (self.hosts, self.rate, self.tenant, self.body):
+        for group in (self.hosts, self.headers, self.rate, self.tenant, self.body):
             yield from group.problems()
+        for name, sender in self.webhook.items():
+            yield from sender.problems(name, public_url=self.public_url)
+        yield from self.log.problems()
+        yield from self.metrics.problems(development=self.development)
+        yield from self.budget.problems()
         yield from _claim_problems(self)
         yield from _top_problems(self)
 
@@ -182,11 +204,18 @@ def read(
 
 def _fall_back(texts: dict[str, str]) -> None:
     for name, own in FALLBACKS.items():
-        if texts.get(name) and own not in texts:
+        if texts.get(name) and own not in texts and (name != "WEB_CONCURRENCY" or texts[name].strip().isdecimal()):
             texts[own] = texts[name]
     project, issuer = texts.get(PROJECT, "").strip(), PREFIX + "AUTH__ISSUER"
     if project and issuer not in texts and texts.get(PREFIX + "AUTH", "").strip().lower() == "supabase":
         texts[issuer] = project.rstrip("/") + "/auth/v1"  # the project's Auth server, which signs its tokens
+
+
+def server_trusts_everybody(env: Mapping[str, str] | None = None) -> bool:
+    """Whether uvicorn, alone or under gunicorn, takes the client's address from whoever sends one: it reads a variable
+    of its own, and with `*` it believes the leftmost entry, which the client wrote."""
+    given = (os.environ if env is None else env).get("FORWARDED_ALLOW_IPS", "")
+    return given.strip() == "*"
 
 
 # -- variables --------------------------------------------------------------------------------------------------------
@@ -368,7 +397,13 @@ def _top_problems(settings: Settings) -> Iterable[ConfigurationProblem]:
     try:
         parse_networks(settings.trusted_proxies)
     except ValueError as error:
-        yield ConfigurationProblem("PS-PROXY-001", PREFIX + "TRUSTED_PROXIES", f"{error}.")
+        hint = "Write what the server sees as its peer, for example 10.0.0.0/8, or the number of proxies."
+        yield ConfigurationProblem("PS-PROXY-001", PREFIX + "TRUSTED_PROXIES", f"{error}.", hint)
+    if settings.public_url is not None:
+        try:
+            address_spellings(settings.public_url)
+        except ValueError as error:
+            yield ConfigurationProblem("PS-URL-001", PREFIX + "PUBLIC_URL", f"{error}.", "Write scheme and host.")
     if settings.storage.max_keys < 100:
         yield ConfigurationProblem(
             "PS-STORE-002", PREFIX + "STORAGE__MAX_KEYS", "is below 100.", "Write 100000, or leave it out."

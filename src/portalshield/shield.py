@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
@@ -12,6 +13,7 @@ from portalshield.model.policy import Policy
 from portalshield.protection import Authenticate, Protection, TenantLookup
 from portalshield.report import Finding, RouteReport, findings, reports
 from portalshield.routes import Row
+from portalshield.rules.detectors import Detector
 from portalshield.settings import Settings
 
 
@@ -21,7 +23,8 @@ class Shield:
     `settings` default to the environment (for Flask overlaid by `app.config["PORTALSHIELD_*"]`); nothing is read
     before there is an application. `policies` are terms by route pattern; `owners` tell whose an object id is.
     `authenticate(request)` returns a `Principal` or None and replaces `AUTH`; `tenant_of(principal)` returns a tenant,
-    several or None where the credential names none; all of them sync or async. Raises `ConfigurationError` with every
+    several or None where the credential names none; all of them sync or async. `detectors` find what else must not
+    leave in logs and Sentry events. Raises `ConfigurationError` with every
     mistake at once, `TypeError` for an application that is neither FastAPI, Starlette nor Flask (wrap those in a
     `ShieldMiddleware`).
     """
@@ -35,12 +38,14 @@ class Shield:
         owners: Mapping[str, Owner] | None = None,
         authenticate: Authenticate | None = None,
         tenant_of: TenantLookup | None = None,
+        detectors: Iterable[Detector] = (),
     ) -> None:
         self._settings = settings
         self._policies = tuple(policies)
         self._owners = dict(owners or {})
         self._authenticate = authenticate
         self._tenant_of = tenant_of
+        self._detectors = tuple(detectors)
         self._protection: Protection | None = None
         self._app: Any = None
         if app is not None:
@@ -61,6 +66,8 @@ class Shield:
             return
         self._protect(getattr(app, "config", {}) if kind == "flask" else {})
         _framework_file(kind).install(app, self)
+        if kind == "starlette" and "fastapi" in sys.modules:
+            _framework_file("fastapi").keep_input_out(app)
 
     @staticmethod
     def of(app: Any) -> Shield | None:
@@ -130,7 +137,13 @@ class Shield:
 
     def _protect(self, config: Mapping[str, Any]) -> Protection:
         self._protection = Protection(
-            self._settings, self._policies, self._authenticate, self._tenant_of, self._owners, config
+            self._settings,
+            self._policies,
+            self._authenticate,
+            self._tenant_of,
+            self._owners,
+            config,
+            self._detectors,
         )
         return self._protection
 

@@ -289,7 +289,7 @@ class StarletteTable:
             _reach(router)
         self._shape = listing.shape()
         self._lists = list(_lists(listing.routers))
-        self._lengths = [len(routes) for routes in self._lists]
+        self._lengths = tuple(map(len, self._lists))
         problems += [
             ConfigurationProblem(
                 "PS-ROUTE-001", "routes", f"a {name} route cannot be read.", "Serve it as its own app."
@@ -304,7 +304,7 @@ class StarletteTable:
 
     def fresh(self) -> bool:
         """No router has more or fewer routes than at the last look."""
-        return self._lengths == [len(routes) for routes in self._lists]
+        return self._lengths == tuple(map(len, self._lists))
 
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request."""
@@ -379,11 +379,6 @@ class Probe(Exchange):
     """An exchange of the start-up self-test: it confirms and goes no further."""
 
 
-def _current(scope: Scope) -> Exchange | None:
-    # A middleware that builds a new scope loses the mark; the context has it still.
-    return marked(scope) or CURRENT.get()
-
-
 def _confirm(target: BaseRoute) -> None:
     """Make a route's `handle` compare what really matched with what the policy was applied to; once per route."""
     if getattr(target.handle, INSTALLED, False):
@@ -391,17 +386,20 @@ def _confirm(target: BaseRoute) -> None:
     handle: _Handle = target.handle
 
     def confirming(scope: Scope, receive: Receive, send: Send) -> Any:
-        x = _current(scope)
-        if x is not None:
-            if x.late is not None:
-                return _nothing()
-            if x.endpoint is not scope.get("endpoint") or x.arguments != scope.get("path_params") or x.walk is not None:
-                x.late = x.late or UNCONFIRMED
-                return _nothing()
-            x.confirmed = True
-            if type(x) is Probe:
-                return _nothing()
-        return handle(scope, receive, send)
+        # A middleware that builds a new scope loses the mark; the context has it still.
+        x = scope.get(MARK) or CURRENT.get()
+        if x is None:
+            return handle(scope, receive, send)
+        if (
+            x.late is not None
+            or x.walk is not None
+            or x.endpoint is not scope.get("endpoint")
+            or x.arguments != scope.get("path_params")
+        ):
+            x.late = x.late or UNCONFIRMED
+            return _nothing()
+        x.confirmed = True
+        return handle(scope, receive, send) if type(x) is not Probe else _nothing()
 
     setattr(confirming, INSTALLED, True)
     target.handle = confirming  # type: ignore[method-assign]
@@ -418,7 +416,7 @@ def _reach(router: Router) -> None:
     stack = router.middleware_stack
 
     def reaching(scope: Scope, receive: Receive, send: Send) -> Any:
-        x = _current(scope)
+        x = scope.get(MARK) or CURRENT.get()
         if x is not None:
             x.reached = True
         return stack(scope, receive, send)

@@ -11,11 +11,12 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, assert_never
 
 from portalshield.context import CURRENT, MARK
-from portalshield.held import Held
+from portalshield.held import Answered, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
     INSIDE,
@@ -23,7 +24,9 @@ from portalshield.model.needs import (
     AskOwner,
     Body,
     BodyAnswer,
+    Claim,
     FetchKeys,
+    GiveBack,
     Gone,
     Hit,
     Identified,
@@ -32,9 +35,12 @@ from portalshield.model.needs import (
     Owners,
     ReadBody,
     Refreshed,
+    Settle,
     TenantOf,
     TooLarge,
     Unavailable,
+    Work,
+    Worked,
 )
 from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict
@@ -70,7 +76,7 @@ class EnvironHeaders:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field."""
-        value = self._environ.get(_KEYS.get(name) or _key(name))
+        value = self._environ.get(_KEYS[name])
         return value.encode("latin-1", "replace") if value is not None else None
 
     def get_all(self, name: bytes) -> list[bytes]:
@@ -80,25 +86,27 @@ class EnvironHeaders:
 
     def __contains__(self, name: bytes) -> bool:
         """A field of this name is there."""
-        return (_KEYS.get(name) or _key(name)) in self._environ
+        return _KEYS[name] in self._environ
 
     def disjoint(self, names: frozenset[bytes]) -> bool:
         """None of these names is there."""
         keys = _KEY_SETS.get(names)
         if keys is None:
-            keys = _KEY_SETS[names] = frozenset(_key(name) for name in names)
+            keys = _KEY_SETS[names] = frozenset([_KEYS[name] for name in names])
         return keys.isdisjoint(self._environ)
 
 
-_KEYS: dict[bytes, str] = {}
-_KEY_SETS: dict[frozenset[bytes], frozenset[str]] = {}
-
-
-def _key(name: bytes) -> str:
+class _Keys(dict[bytes, str]):
     """`x-tenant-id` -> `HTTP_X_TENANT_ID`. Only names that layers ask for come here, never a client's."""
-    text = name.decode("latin-1").upper().replace("-", "_")
-    key = _KEYS[name] = text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
-    return key
+
+    def __missing__(self, name: bytes) -> str:
+        text = name.decode("latin-1").upper().replace("-", "_")
+        key = self[name] = text if text in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{text}"
+        return key
+
+
+_KEYS = _Keys()
+_KEY_SETS: dict[frozenset[bytes], frozenset[str]] = {}
 
 
 class WsgiDoor:
@@ -118,26 +126,27 @@ class WsgiDoor:
         if runtime is None:
             return _refuse_unopened(environ, start_response)
         x, judged = _exchange(environ, runtime)
+        del environ  # error reports show the locals of every frame: the credential is in there
         token = CURRENT.set(x)
-        response = _Response(x, runtime, start_response, began)
+        x.began_ns = began
+        response = _Response(x, runtime, start_response)
         response.token = token
         verdict = judge(x, runtime, judged)
         if verdict is not None:
             x.verdict = verdict
-            response.entered = perf_counter_ns()
             return response.refuse(verdict)
         if x.walk is None:
             admit_body(x)
-        response.entered = perf_counter_ns()
+        x.entered_ns = perf_counter_ns()
         judging = _Judged(x, runtime, response.start) if x.plan.judges else None
         try:
-            response.blocks = self.app(environ, response.start if judging is None else judging.start)
-            file_wrapper = environ.get("wsgi.file_wrapper")
+            response.blocks = self.app(x.native, response.start if judging is None else judging.start)
+            file_wrapper = x.native.get("wsgi.file_wrapper") if x.native is not None else None
             if x.late is None and isinstance(file_wrapper, type) and isinstance(response.blocks, file_wrapper):
                 # The server recognises its own wrapper by type and sends the file itself.
                 if judging is not None:
                     judging.release()
-                response.finish()
+                response.handed_over()
                 return response.blocks
             if judging is not None:
                 response.blocks = judging.over(response.blocks)
@@ -175,9 +184,30 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any
         x.has_body = length != "0" or "HTTP_TRANSFER_ENCODING" in environ
     elif environ.get("CONTENT_TYPE") and x.method not in BODYLESS_METHODS:
         x.has_body = not _announces(environ) and bool(environ.get("wsgi.input_terminated"))
-    fields = [(key, value) for key, value in environ.items() if key.startswith("HTTP_")]
+    fields, size = _measured(environ)
     environ[MARK] = x
-    return x, runtime.begin(x, len(fields), sum([len(key) + len(value) for key, value in fields]), False)
+    return x, runtime.begin(x, fields, size, False)
+
+
+def _measured(environ: WSGIEnvironment) -> tuple[int, int]:
+    """The number of header fields, and their size in bytes."""
+    keys = tuple(environ)
+    known = _SHAPES.get(keys)
+    if known is None:
+        names = [key for key in keys if key.startswith("HTTP_")]
+        known = len(names), sum(map(len, names)), itemgetter(*names, *_TWO_MORE)
+        if len(_SHAPES) >= _MAX_SHAPES:
+            _SHAPES.clear()
+        if len(keys) <= _LONGEST_SHAPE:
+            _SHAPES[keys] = known
+    fields, size, values = known
+    return fields, size + len("".join(values(environ)))
+
+
+_SHAPES: dict[tuple[str, ...], tuple[int, int, Callable[[WSGIEnvironment], tuple[str, ...]]]] = {}
+"""What the keys of an environ say: how many header fields there are, how long their names, how to get the values."""
+_TWO_MORE = ("REQUEST_METHOD", "REQUEST_METHOD")  # an itemgetter of at least two answers a tuple
+_MAX_SHAPES, _LONGEST_SHAPE = 1024, 100
 
 
 def path_of(text: str) -> str:
@@ -218,6 +248,12 @@ def _answer(x: Exchange, runtime: Runtime, need: Need) -> Answer:
     match need:
         case Hit():
             return runtime.store.hit(need)
+        case GiveBack():
+            return runtime.store.give_back(need)
+        case Claim():
+            return runtime.records.claim(need)
+        case Settle():
+            return runtime.records.settle(need)
         case ReadBody():
             return read_body(x.native, need.limit, need.until)
         case FetchKeys():
@@ -230,6 +266,8 @@ def _answer(x: Exchange, runtime: Runtime, need: Need) -> Answer:
             return _tenant_of(x, runtime, need)
         case AskOwner():
             return _owners(x, runtime, need)
+        case Work():
+            return Worked(need.function())
         case _:
             assert_never(need)
 
@@ -413,11 +451,10 @@ class _Guarded:
 class _Response:
     """The way out of one request: the head is finished as it passes, blocks go one by one, a late verdict wins."""
 
-    def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse, began: int) -> None:
+    def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse) -> None:
         self._x = x
         self._runtime = runtime
         self._start_response = start_response
-        self._began = began
         self._iterator: Iterator[bytes] | None = None
         self._done = False
         self._started = False
@@ -427,9 +464,9 @@ class _Response:
         self._bytes_out = 0
         self._status = 0
         self._body = b""
+        self._answered = Answered(x.plan.keeps_body) if x.plan.concludes else None
         self.blocks: Iterable[bytes] = ()
         self.token: Any = None
-        self.entered = began
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         """What the application calls as `start_response`."""
@@ -437,23 +474,23 @@ class _Response:
             return self.write
         began = perf_counter_ns()
         x = self._x
-        if x.late is None and self._runtime.unconfirmed(x):
+        if x.late is None and x.reached and not x.confirmed and self._runtime.unconfirmed(x):
             x.late = UNCONFIRMED
         if x.late is not None:
             self._replace(x.late, exc_info)
             return self.write
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._status = int(status[:3])
-        fields = x.plan.finish_head(x, self._status, fields)
+        if self._answered is not None:
+            self._answered.begin(self._status, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers])
+        headers = x.plan.finish_text(x, self._status, headers)
         self._overhead_ns += perf_counter_ns() - began
-        self._write = self._begin(status, fields, exc_info)
+        self._write = self._begin(status, headers, exc_info)
         return self.write
 
     def write(self, data: bytes) -> None:
         """What `start_response` returned to the application; what an answer that was replaced writes goes nowhere."""
         if self._admits():
-            self._sent = self._sent or bool(data)
-            self._bytes_out += len(data)
+            self._leaves(data)
             self._write(data)
 
     def refuse(self, verdict: Problem | Reply) -> Iterable[bytes]:
@@ -473,18 +510,26 @@ class _Response:
             raise
         return self
 
+    def handed_over(self) -> None:
+        """The server sends the body by itself."""
+        if self._answered is not None:
+            self._answered.unread()
+            self._conclude(whole=True)
+        self.finish()
+
     def finish(self) -> None:
         """Once: reset the context, write the line."""
         if self._done:
             return
         self._done = True
-        ended = perf_counter_ns()
+        self._conclude(whole=False)
+        x, ended = self._x, perf_counter_ns()
+        overhead = (x.entered_ns or ended) - x.began_ns + self._overhead_ns + x.judging_ns
+        self._runtime.done(x, self._status, ended - x.began_ns, overhead, self._bytes_out)
         try:
             CURRENT.reset(self.token)
         except ValueError:
             CURRENT.set(None)
-        overhead = self.entered - self._began + self._overhead_ns + self._x.judging_ns
-        self._runtime.done(self._x, self._status, ended - self._began, overhead, self._bytes_out)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -493,10 +538,21 @@ class _Response:
         if not self._replaced:
             block = self._advance()
             if self._admits():
-                self._sent = self._sent or bool(block)
-                self._bytes_out += len(block)
+                self._leaves(block)
                 return block
         return self._instead()
+
+    def _leaves(self, block: bytes) -> None:
+        self._sent = self._sent or bool(block)
+        self._bytes_out += len(block)
+        if self._answered is not None and self._answered.take(block):
+            self._conclude(whole=True)
+
+    def _conclude(self, *, whole: bool) -> None:
+        """Once, before the last byte leaves: whoever has the answer may build on it."""
+        if self._answered is not None and not self._answered.concluded:
+            for need in self._runtime.conclusions(self._x, self._answered, whole=whole):
+                _answer(self._x, self._runtime, need)
 
     def close(self) -> None:
         """Close the application's iterable, then finish."""
@@ -516,6 +572,7 @@ class _Response:
         except StopIteration:
             if self._replaced:
                 return b""
+            self._conclude(whole=True)
             raise
         except Exception as error:
             self._crashed(error)
@@ -539,6 +596,7 @@ class _Response:
         if late is None:
             self._x.crash = error
         if self._sent:
+            self._x.aborted = True
             raise error
         self._replace(late or CRASHED, sys.exc_info() if late is None or self._started else None)
 
@@ -552,13 +610,14 @@ class _Response:
     def _replace(self, verdict: Problem | Reply, exc_info: Any) -> None:
         self._replaced = True
         self._status, fields, self._body = self._runtime.refuse(self._x, verdict)
+        self._conclude(whole=False)
         self._bytes_out += len(self._body)
-        self._begin(reason(self._status), fields, exc_info)
-
-    def _begin(self, status: str, fields: list[tuple[bytes, bytes]], exc_info: Any) -> Callable[[bytes], object]:
-        self._started = True
         # Hop-by-hop fields are the server's (PEP 3333): our `Connection: close` stays here.
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields if name != b"connection"]
+        self._begin(reason(self._status), headers, exc_info)
+
+    def _begin(self, status: str, headers: list[tuple[str, str]], exc_info: Any) -> Callable[[bytes], object]:
+        self._started = True
         if exc_info:
             return self._start_response(status, headers, exc_info)
         return self._start_response(status, headers)
@@ -567,6 +626,19 @@ class _Response:
 class _Judged:
     """Between the application and the way out, for an answer that has judges: what they want to read is held back, from
     its head to its last block, and then goes on as it came, or is refused."""
+
+    __slots__ = (
+        "_blocks",
+        "_head",
+        "_held",
+        "_iterator",
+        "_ready",
+        "_runtime",
+        "_start_response",
+        "_write",
+        "_x",
+        "close",
+    )
 
     def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse) -> None:
         self._x = x
@@ -585,7 +657,7 @@ class _Judged:
         x = self._x
         self._held, self._head = None, (status, headers, exc_info)
         if x.late is None and self._write is None:
-            fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
             self._held = self._runtime.hold(x, int(status[:3]), fields)
             if self._held is not None:
                 return self.write

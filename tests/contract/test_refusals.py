@@ -22,6 +22,7 @@ REFUSALS = [
     pytest.param(404, "not-found", "GET", "/nowhere", [], b"", id="unserved"),
     pytest.param(413, "body-too-large", "POST", "/search", ["bearer", JSON], b" " * 1_100_000, id="size"),
     pytest.param(414, "uri-too-long", "GET", "/public?" + "a" * 9000, [], b"", id="address"),
+    pytest.param(414, "uri-too-long", "GET", "/public?" + "a&" * 1000, [], b"", id="parameters"),
     pytest.param(415, "unsupported-media-type", "POST", "/search", ["bearer"], b"x", id="media type"),
     pytest.param(422, "invalid-payload", "POST", "/invoices", ["bearer", JSON], b'{"amount": "x"}', id="schema"),
     pytest.param(431, "headers-too-large", "GET", "/public", [("x-a", "a" * 70_000)], b"", id="fields"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Where data lies and with what tokens and webhooks are signed. Token lifetimes are in seconds."""
+    """Where data lies and with what tokens are signed. Token lifetimes are in seconds."""
 
     database_url: str = "sqlite:///portal.db"
     uploads: Path = Path("uploads")
@@ -17,7 +17,6 @@ class Config:
     token_issuer: str = "https://portal.example.com"
     token_audience: str = "portal"
     token_ttl_s: int = 3600
-    stripe_webhook_secret: str = field(default="", repr=False)
 
 
 def from_env() -> Config:
@@ -30,5 +29,4 @@ def from_env() -> Config:
         token_secret=env.get("PORTALSHIELD_AUTH__SECRET") or secrets.token_urlsafe(48),
         token_issuer=env.get("PORTALSHIELD_AUTH__ISSUER", "https://portal.example.com"),
         token_audience=env.get("PORTALSHIELD_AUTH__AUDIENCE", "portal"),
-        stripe_webhook_secret=env.get("STRIPE_WEBHOOK_SECRET", ""),
     )

@@ -88,7 +88,7 @@ def calls(name: str, function: Callable[[], object]) -> Variant:
 def _rounds(variants: Sequence[Variant], rounds: int, batch: int, *, gap_s: float) -> dict[str, Series]:
     found: dict[str, list[float]] = {variant.name: [] for variant in variants}
     order = Random(rounds)  # noqa: S311 (an order, no secret)
-    with _collected():
+    with collected():
         for variant in variants:
             _sample(variant, batch, 0)
         for _ in range(rounds):
@@ -113,7 +113,7 @@ def _sample(variant: Variant, count: int, warm_up: int) -> float:
 
 
 @contextmanager
-def _collected() -> Iterator[None]:
+def collected() -> Iterator[None]:
     """No collector during a batch; what lives now is put aside, so that collecting between rounds is quick."""
     was_enabled = gc.isenabled()
     gc.collect()

@@ -22,7 +22,6 @@ from portalshield.rules.redaction import Redactor
 from portalshield.runtime import Runtime
 from portalshield.settings import Settings
 from portalshield.shield import Shield
-from portalshield.stores import open_store
 from portalshield.telemetry.lines import RequestLines
 from portalshield.telemetry.writer import LineWriter
 from portalshield.wsgi import WsgiDoor
@@ -110,7 +109,7 @@ class Stacks:
         def prepare() -> None:
             self._place(stack)
             for runtime in runtimes:
-                runtime.store = _fresh_store(self.settings)
+                runtime.store.clear()
 
         for _ in range(2):  # the first one compiles
             prepare()
@@ -170,7 +169,3 @@ def _open_flask(app: Any, protection: Protection) -> Runtime:
 
 def _asks_inside(protection: Protection) -> bool:
     return protection.authenticate is not None or protection.tenant_of is not None
-
-
-def _fresh_store(settings: Settings) -> Any:
-    return open_store("memory://", max_keys=settings.storage.max_keys, on_outage="local", notify=lambda *_: None)

@@ -95,6 +95,8 @@ class IssuerConfig(BaseModel):
         if row is not None:
             yield from self._source_faults(prefix, row)
             yield from self._party_faults(row)
+            if row.template_for(self.issuer) is not None:
+                yield from self._directory_faults()
             yield from self._issuer_faults(row, several=several, development=development)
 
     def _pointer_faults(self, row: Preset | None) -> Iterator[_Fault]:
@@ -145,18 +147,28 @@ class IssuerConfig(BaseModel):
                     "Write scheme and host only, without a slash at the end.",
                 )
 
+    def _directory_faults(self) -> Iterator[_Fault]:
+        """Every directory of the world is let in: nothing may rest on what a directory's own admins can write."""
+        if self.insecure_no_audience:
+            hint = "Leave it out, and write the client id of your own registration as AUDIENCE."
+            yield _Fault("019", "__INSECURE_NO_AUDIENCE", "is on, and ISSUER lets every directory in.", hint)
+        if self.subject_claim.removeprefix("/") not in ("sub", "oid"):
+            hint = "Write sub or oid: names and addresses are what a directory's admins say."
+            yield _Fault("019", "__SUBJECT_CLAIM", "is no id, and ISSUER lets every directory in.", hint)
+
     def _issuer_faults(self, row: Preset, *, several: bool, development: bool) -> Iterator[_Fault]:
         issuer = self.named_issuer(row)
         if issuer is None:
             if (row.name != "jwt" or self.secret is None or several) and not (row.issuer and not self.issuer):
                 hint = f"Write it as {row.issuer_form}." if row.issuer_form else "Write the `iss` your tokens carry."
                 yield _Fault("004", "__ISSUER", "is missing: keys and issuer belong together.", hint)
-        elif names_anybody(issuer):
+        elif names_anybody(issuer) and row.template_for(issuer) is None:
             yield _Fault(
                 "014",
                 "__ISSUER",
-                "stands for every directory: its tokens name other issuers.",
-                "Name the one directory, or each of them under ISSUERS: https://login.microsoftonline.com/<id>/v2.0.",
+                "stands for issuers that cannot be told apart safely.",
+                "Name the one directory: https://login.microsoftonline.com/<id>/v2.0. For every organisation write"
+                " https://login.microsoftonline.com/organizations/v2.0, with oidc.",
             )
         elif not row.writes(issuer):
             hint = f"Write it as {row.issuer_form}, exactly as in the tokens."
@@ -244,7 +256,8 @@ class AuthConfig(IssuerConfig):
                 )
         seen: set[str] = set()
         for prefix, row, config in verified:
-            issuer = config.named_issuer(row)
+            named = config.named_issuer(row)
+            issuer = row.template_for(named) or named
             if issuer in seen:
                 yield ConfigurationProblem(
                     "PS-AUTH-015", f"{prefix}__ISSUER", "is the issuer of another entry.", "Each issuer stands once."

@@ -8,7 +8,7 @@ Costs about 1 us per kB and field name on bodies that name one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict, problem
@@ -30,7 +30,7 @@ class ResponseGuardStage:
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._scan = TenantScan(fields).scan
 
-    def wants(self, x: Exchange, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+    def wants(self, x: Exchange, status: int, fields: Collection[tuple[bytes, bytes]]) -> int:
         """The length of a JSON answer to a principal of a tenant, if it is declared, bounded and not compressed.
 
         Any other JSON answer to one leaves `x.covered` False: it goes out unread.
@@ -38,19 +38,18 @@ class ResponseGuardStage:
         principal = x.principal
         if principal is None or principal.tenant is None or x.method == "HEAD" or status in _BODYLESS:
             return 0
-        is_json = coded = False
-        length = b""
-        for name, value in fields:
-            size = len(name)
-            if size == 12 and name.lower() == b"content-type":
-                is_json = is_json or _is_json(value)
-            elif size == 14 and name.lower() == b"content-length":
-                length = value
-            elif size == 16 and name.lower() == b"content-encoding":
-                coded = value.lower() != b"identity"
-        if not is_json or length == b"0":
+        found = dict(fields)
+        length = found.get(b"content-length")
+        if found.get(b"content-type") != b"application/json" or length is None or b"content-encoding" in found:
+            # Names in upper case, fields twice, and what else an application may write.
+            if not any(_is_json(value) for name, value in fields if name.lower() == b"content-type"):
+                return 0
+            found = {name.lower(): value for name, value in fields}
+            length = found.get(b"content-length", b"")
+        if length == b"0":
             return 0
         x.covered = False
+        coded = found.get(b"content-encoding", b"identity").lower() != b"identity"
         if coded or status == _PARTIAL or not length.isdigit() or len(length) > _LONGEST:
             return 0
         declared = int(length)

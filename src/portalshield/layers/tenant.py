@@ -100,13 +100,18 @@ class TenantStage:
         if principal.tenant is None:
             return _NO_TENANT if self._required else None
         tenant = principal.tenant
+        for name, value in x.params.items():
+            # What the path says and what the framework will hand over; most requests address a tenant nowhere else.
+            if name in self._fields and not (value == tenant == x.arguments.get(name)):
+                break
+        else:
+            if not x.query and b"cookie" not in x.headers and x.headers.disjoint(self._headers):
+                return None
         try:
-            for value in self._addressed(x):
-                if value != tenant and not same_id(value, tenant):
-                    return _FOREIGN
+            foreign = any(value != tenant and not same_id(value, tenant) for value in self._addressed(x))
         except TooManyPairsError:
             return _FLOOD
-        return None
+        return _FOREIGN if foreign else None
 
     def ask(self, x: Exchange) -> TenantOf | None:
         """The tenants of a principal whose credential names none."""

@@ -13,7 +13,6 @@ from portalshield.model.verdicts import Problem, Reply
 
 if TYPE_CHECKING:
     from portalshield.model.needs import Counts
-    from portalshield.model.policy import EffectivePolicy
     from portalshield.model.principal import Principal
 
 UNREAD: Any = object()
@@ -59,11 +58,17 @@ class Exchange:
     has_body: bool = False
     """A body may follow: a length above 0, chunks, or a protocol that does not say."""
     request_id: str = ""
+    """Our own random one, or the one that a trusted proxy gave."""
+    lot: str = ""
+    """Our own, where `request_id` is not: nobody else chooses which share of requests this one belongs to."""
     now: float = 0.0
     """Wall clock at the start, Unix seconds."""
+    began_ns: int = 0
+    """A monotonic clock at the start, nanoseconds (door)."""
+    entered_ns: int = 0
+    """The same when the application was called, 0 before that (door)."""
 
     # -- routing: the route table
-    policy: EffectivePolicy
     template: str = "(unmatched)"
     endpoint: Any = None
     """The handler the policy was applied to; None where no route serves the path."""
@@ -120,12 +125,18 @@ class Exchange:
     """How long they took (runtime)."""
     payload: Any = None
     """The object that `body=Model` validated (schema)."""
-    counts: tuple[tuple[Any, Counts], ...] = ()
-    """(stage, counts) of the limits that were asked, for the RateLimit fields (rate)."""
+    signed: str = ""
+    """The key of an authentic delivery's record (webhook)."""
+    claim: tuple[str, bytes] | None = None
+    """Key and ticket of the record that this request holds (webhook, idempotency)."""
+    login: Any = None
+    """The counters of an attempt to log in, until its outcome is known (login)."""
+    counts: Counts = ()
+    """The limits that were asked, in their order, for the RateLimit fields (rate)."""
 
     # -- the result: the flow and the door
     plan: Any = None
-    """The compiled plan of the policy (door)."""
+    """The compiled plan of the policy that applies (runtime)."""
     walk: Any = None
     """The walk, while it is suspended until the application's own middleware has run (outer door)."""
     pending: Any = None
@@ -136,6 +147,8 @@ class Exchange:
     """A verdict after the application started: the door replaces what comes out (inner door, guard, confirmation)."""
     crash: BaseException | None = None
     """What the application raised (door)."""
+    aborted: bool = False
+    """The answer had begun when the application failed or the request was refused: it was cut (door)."""
     problem: Problem | None = None
     """The refusal that was answered (door)."""
     layer: str = ""

@@ -91,6 +91,8 @@ class Quota:
     amount: int
     window_s: int
     strategy: str = "fixed-window"
+    brake: bool = False
+    """It slows guessing: while the store is down it is counted in this process, never left open."""
 
 
 class Hit(tuple["tuple[str, Quota, int]", ...]):
@@ -125,6 +127,80 @@ class Count:
 
 Counts = tuple[Count, ...]
 """One `Count` per counter of the `Hit`, in its order."""
+
+
+class GiveBack:
+    """Take back what a `Hit` counted: of each `(key, quota, cost)` up to `cost`, never more than was used.
+
+    A cost of the whole amount forgets the counter. Answered by `Counts`, what is left afterwards, or `Unavailable`.
+    """
+
+    __slots__ = ("counters",)
+
+    def __init__(self, counters: tuple[tuple[str, Quota, int], ...]) -> None:
+        self.counters = counters
+
+
+# -- records of what was processed ------------------------------------------------------------------------------------
+
+
+class Claim:
+    """Process this once: a record of `key` (a digest, no text of the request), unless there is one.
+
+    `fingerprint` (at most 64 bytes) is kept with it, to tell another request under the same key. A record whose holder
+    never settles it ends after `running_s`. Answered by `Claimed`, `Taken` or `Unavailable`.
+    """
+
+    __slots__ = ("fingerprint", "key", "running_s")
+
+    def __init__(self, key: str, fingerprint: bytes, running_s: float) -> None:
+        self.key = key
+        self.fingerprint = fingerprint
+        self.running_s = running_s
+
+
+class Claimed:
+    """The record is this request's; `ticket` settles it."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self, ticket: bytes) -> None:
+        self.ticket = ticket
+
+
+class Taken:
+    """There is a record already. `answer` is None while its holder runs, empty where it was not kept."""
+
+    __slots__ = ("answer", "fingerprint")
+
+    def __init__(self, fingerprint: bytes, answer: bytes | None) -> None:
+        self.fingerprint = fingerprint
+        self.answer = answer
+
+
+class Settle:
+    """What became of a claim: keep `answer` for `keep_s`, or forget the record (None), so that it may be tried again.
+
+    Answered by `Settled` or `Unavailable`.
+    """
+
+    __slots__ = ("answer", "keep_s", "key", "ticket")
+
+    def __init__(self, key: str, ticket: bytes, answer: bytes | None, keep_s: float) -> None:
+        self.key = key
+        self.ticket = ticket
+        self.answer = answer
+        self.keep_s = keep_s
+
+
+class Settled:
+    """`kept` is False where the record had ended and is another request's by now."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self, kept: bool) -> None:
+        self.kept = kept
+
 
 # -- keys and identity ------------------------------------------------------------------------------------------------
 
@@ -199,8 +275,44 @@ class Owners:
         self.tenants = tenants
 
 
-Need = ReadBody | Hit | FetchKeys | Identify | TenantOf | AskOwner
-Answer = Body | TooLarge | Gone | TimedOut | Counts | Refreshed | Identified | Tenants | Owners | Unavailable
+# -- anything else ----------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """Something that takes milliseconds and would hold up everybody else on an event loop. Answered by `Worked`."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+
+
+class Worked:
+    """What it returned."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+Need = ReadBody | Hit | GiveBack | Claim | Settle | FetchKeys | Identify | TenantOf | AskOwner | Work
+Answer = (
+    Body
+    | TooLarge
+    | Gone
+    | TimedOut
+    | Counts
+    | Claimed
+    | Taken
+    | Settled
+    | Refreshed
+    | Identified
+    | Tenants
+    | Owners
+    | Worked
+    | Unavailable
+)
 
 INSIDE: tuple[type[Any], ...] = (Identify, TenantOf)
 """Needs that only the inner door can answer: the walk is suspended until the application's own middleware has run."""

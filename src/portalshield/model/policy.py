@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+from portalshield.model.upload import Upload, as_upload
+from portalshield.model.view import Price
 
 METADATA = "__portalshield__"
 """The attribute under which a handler carries its terms."""
@@ -23,13 +27,30 @@ class Limit:
     """`quota` in the notation of `limits` (`5/minute`), counted `by` address, subject, tenant or a tuple of them.
 
     An empty `by` means the subject, on public routes the address. `override` replaces the default limits instead of
-    adding to them. `cost` is what one request uses up.
+    adding to them. `cost` is what one request uses up: a number, or a function that tells it from the request (see
+    `RequestView`). `TypeError` where it is neither.
     """
 
     quota: str
     by: tuple[By, ...] = ()
-    cost: int = 1
+    cost: int | Price = 1
     override: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cost, bool) or (isinstance(self.cost, int) and self.cost < 1):
+            raise TypeError("cost is a whole number above 0, or a function of the request that returns one")
+        if not isinstance(self.cost, int) and (not callable(self.cost) or iscoroutinefunction(self.cost)):
+            raise TypeError("cost is a whole number or a function of the request that does not wait (no async)")
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotent:
+    """A repetition under the same `Idempotency-Key` is answered, not processed again.
+
+    `required`: every request must have a key.
+    """
+
+    required: bool = False
 
 
 class Terms(TypedDict, total=False):
@@ -53,6 +74,10 @@ class Terms(TypedDict, total=False):
     """False: nobody may act here in another user's name (a token with `act`)."""
     body: Any
     """A pydantic type; the body is validated against it before the handler runs."""
+    query: Any
+    """A pydantic type; the query is validated against it, likewise."""
+    upload: Upload | Mapping[str, Any]
+    """The files that this route takes: `Upload(types=["image/png"], max_file="10MB", max_files=5)`."""
     max_body: int | str
     """Bytes, or a size such as `2MB`."""
     content_types: Iterable[str]
@@ -63,9 +88,17 @@ class Terms(TypedDict, total=False):
     """Quotas; strings take `by`."""
     by: By | tuple[By, ...]
     """What the quotas of `limits` count by."""
+    webhook: str
+    """The sender whose signature every request carries, by its name in `WEBHOOK__<NAME>`; makes the route public."""
+    idempotent: bool | Idempotent
+    """Take `Idempotency-Key` on requests that change something."""
+    login: str
+    """The field of the body that names the account: failed attempts are counted per account and address."""
 
 
 KEYWORDS: frozenset[str] = frozenset(Terms.__annotations__)
+PROTECTIVE = frozenset(("scopes", "roles", "tenant", "cross_tenant", "owners", "max_age", "impersonation"))
+"""Keywords that ask something of the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +132,15 @@ class EffectivePolicy:
     max_age: float | None = None
     impersonation: bool = True
     body: Any = None
+    query: Any = None
+    upload: Upload | None = None
     max_body: int | str | None = None
     content_types: tuple[str, ...] = ()
     mode: str | None = None
     limits: tuple[Limit, ...] = ()
+    login: str | None = None
+    webhook: str | None = None
+    idempotent: Idempotent | None = None
     owners: tuple[tuple[str, Callable[[str], Any]], ...] = ()
     declared: bool = False
     """Somebody decided something about this route; False: it has the strict default."""
@@ -123,13 +161,41 @@ def normal(terms: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError("cross_tenant=True needs roles=[...]: say who may span tenants")
     if "max_age" in result:
         result["max_age"] = _seconds(result["max_age"])
+    if "webhook" in result:
+        _public_for_sender(result)
+    if "idempotent" in result:
+        result["idempotent"] = _idempotent(result["idempotent"])
     if result.get("public") and any(result.get(name) for name in ("scopes", "roles", "tenant", "max_age")):
         raise TypeError("public=True contradicts scopes, roles, tenant and max_age: nobody need be there to ask")
+    if "login" in result and not (isinstance(result["login"], str) and result["login"].strip()):
+        raise TypeError('login is the name of the field that holds the account: "email"')
+    if "upload" in result and result["upload"] is not None:
+        result["upload"] = as_upload(result["upload"])
+        if result.get("body") is not None:
+            raise TypeError("upload contradicts body: a form with files is no JSON")
     if "owners" in result:
         result["owners"] = tuple(dict(result["owners"]).items())
     if "limits" in terms:
         result["limits"] = _limits(terms["limits"], terms.get("by", ()))
     return result
+
+
+def _public_for_sender(result: dict[str, Any]) -> None:
+    """The signature is the credential: nobody else need be there, unless `public=False` says so."""
+    if not isinstance(result["webhook"], str) or not result["webhook"].strip():
+        raise TypeError('webhook is the name of a sender in WEBHOOK__<NAME>: "stripe"')
+    if result.get("idempotent"):
+        raise TypeError("webhook contradicts idempotent: a delivery is processed once by itself")
+    if result.setdefault("public", True) and not PROTECTIVE.isdisjoint(result):
+        raise TypeError("webhook asks for a signature, not for a principal: leave scopes, roles and tenant out")
+
+
+def _idempotent(given: object) -> Idempotent | None:
+    if isinstance(given, bool):
+        return Idempotent() if given else None
+    if not isinstance(given, Idempotent):
+        raise TypeError("idempotent is True, False or Idempotent(required=True)")
+    return given
 
 
 def _texts(name: str, value: Iterable[str]) -> tuple[str, ...]:
@@ -161,7 +227,7 @@ def _by(by: By | tuple[By, ...]) -> tuple[By, ...]:
     keys: tuple[By, ...] = (by,) if isinstance(by, str) else tuple(by)
     if not set(keys) <= {"ip", "subject", "tenant"}:
         raise TypeError("by is ip, subject, tenant or a tuple of them")
-    return keys
+    return tuple(dict.fromkeys(keys))
 
 
 # -- decorators -------------------------------------------------------------------------------------------------------
@@ -210,8 +276,10 @@ def protect(**terms: Unpack[Terms]) -> Callable[[F], F]:
     return decorate
 
 
-def limit(quota: str, by: By | tuple[By, ...] = (), *, cost: int = 1, override: bool = False) -> Callable[[F], F]:
-    """A quota for this handler (`5/minute`), stackable; see `Limit`."""
+def limit(
+    quota: str, by: By | tuple[By, ...] = (), *, cost: int | Price = 1, override: bool = False
+) -> Callable[[F], F]:
+    """A quota for this handler (`5/minute`), stackable; see `Limit`. `cost` may be a function of a `RequestView`."""
     settled = {"limits": (Limit(quota, _by(by), cost, override),)}
 
     def decorate(handler: F) -> F:

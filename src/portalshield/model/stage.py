@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
+    from portalshield.model.ending import Ending
     from portalshield.model.exchange import Exchange
     from portalshield.model.head import Head
     from portalshield.model.needs import Need
@@ -43,6 +44,15 @@ class Asks(Protocol):
 
 
 @runtime_checkable
+class Concludes(Protocol):
+    """Has something to put in order once the outcome of a request that it let pass is known."""
+
+    def conclude(self, x: Exchange, ending: Ending) -> Need | None:
+        """Called once, when the answer is known and before its last byte leaves; what it returns is asked, and the
+        answer to that is nobody's verdict any more. It must not assume that its own check or question came to pass."""
+
+
+@runtime_checkable
 class Guards(Protocol):
     """Judges a body that streams to the application unread."""
 
@@ -54,7 +64,7 @@ class Guards(Protocol):
 class Judges(Protocol):
     """Reads a whole response of known length before it leaves."""
 
-    def wants(self, x: Exchange, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+    def wants(self, x: Exchange, status: int, fields: Collection[tuple[bytes, bytes]]) -> int:
         """The declared length of a response that shall be read; 0: it goes on as it comes."""
 
     def judge(self, x: Exchange, body: bytes) -> Verdict:
@@ -90,3 +100,8 @@ def asks(stage: Stage) -> bool:
 def judges_body(stage: Stage) -> bool:
     """The stage has nothing to judge on a request without a body: it is left out there."""
     return getattr(stage, "judges_body", False) is True
+
+
+def keeps_body(stage: Stage) -> int:
+    """The largest answer, in bytes, that the stage wants to be told in `Ending.body`; 0: it has no use for any."""
+    return int(getattr(stage, "keeps_body", 0))

@@ -53,6 +53,8 @@ Verdict = Problem | Reply | None
 def _catalogue() -> dict[str, ProblemType]:
     rows = (
         ("malformed-request", "The request is malformed", 400),
+        ("invalid-signature", "The signature is not valid", 400),
+        ("idempotency-key-required", "An Idempotency-Key is required", 400),
         ("unauthenticated", "Authentication is required", 401),
         ("invalid-token", "The access token is invalid", 401),
         ("insufficient-user-authentication", "A more recent login is required", 401),
@@ -62,11 +64,14 @@ def _catalogue() -> dict[str, ProblemType]:
         ("csrf-refused", "Cross-site request refused", 403),
         ("not-found", "Not found", 404),
         ("body-timeout", "The body did not arrive in time", 408),
+        ("in-flight", "The same request is still being processed", 409),
+        ("answer-not-kept", "This request was processed before; its answer was not kept", 409),
         ("body-too-large", "The body is too large", 413),
         ("uri-too-long", "The address is too long", 414),
         ("unsupported-media-type", "This media type is not supported", 415),
         ("host-not-allowed", "This host is not served here", 421),
         ("invalid-payload", "The payload is not valid", 422),
+        ("idempotency-key-reused", "This Idempotency-Key belongs to another request", 422),
         ("rate-limited", "Too many requests", 429),
         ("headers-too-large", "The header fields are too large", 431),
         ("internal-error", "Internal error", 500),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portalshield.rules.values import share
 
-NAMED_ONLY = frozenset(("body", "cors"))
+NAMED_ONLY = frozenset(("body", "cors", "webhook"))
 """Layers that a global `MODE=report` does not weaken: they must be named."""
 
 

@@ -1,18 +1,19 @@
-"""Does a JSON response show another tenant's id? Two steps: counting bytes, and a parse where the counts disagree.
+"""Does a JSON response show another tenant's id? Two steps: one look at the bytes, and a parse where that does not do.
 
-Step one: as often as a field's name stands in the text, it must stand with the own tenant's value behind it. A foreign
-value, other spacing or an escape breaks the equality and leads to step two. Inside a JSON string the quote is escaped,
-so text can neither fake nor hide a match. Rows without a tenant field are invisible to it.
+Step one: wherever a field's name stands in the text, the own tenant's value must stand behind it. A foreign value,
+other spacing or an escape leads to step two. Inside a JSON string the quote is escaped, so text can neither fake nor
+hide a match. Rows without a tenant field are invisible to it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
-from portalshield.rules.addressed import as_id, same_id
+from portalshield.rules.addressed import MAX_ID, as_id, same_id
 from portalshield.rules.strict_json import walk
 
 
@@ -29,22 +30,18 @@ class TenantScan:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = frozenset(names)
-        self._quoted = tuple(f'"{name}"'.encode() for name in names)
+        spelt = b"|".join([re.escape(name.encode()) for name in names])
+        # A name as a member, and its value if that is a short text without escapes, written without spaces.
+        self._members = re.compile(rb'"(?:%b)"(?::"([^"\\]{0,%d})")?' % (spelt, MAX_ID)).findall
 
     def scan(self, body: bytes, tenant: str) -> Scan:
         """Judge one body. A text that names a tenant field and cannot be parsed counts as foreign."""
-        own = f':"{tenant}"'.encode()
-        covered = False
-        for quoted in self._quoted:
-            shown = body.count(quoted)
-            if not shown:
-                continue
-            covered = True
-            if shown != body.count(quoted + own):
-                return self._parsed(body, tenant)
-        if not covered and b"\\u" in body:
-            return self._parsed(body, tenant)
-        return Scan.OWN if covered else Scan.UNCOVERED
+        found = self._members(body)
+        if not found:
+            return self._parsed(body, tenant) if b"\\u" in body else Scan.UNCOVERED
+        own = tenant.encode()
+        # One own id behind every name: any other value, spacing or escape leads to the parser.
+        return Scan.OWN if found.count(own) == len(found) else self._parsed(body, tenant)
 
     def _parsed(self, body: bytes, tenant: str) -> Scan:
         try:
