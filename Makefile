@@ -44,7 +44,7 @@ lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff format --check src tests examples benchmarks docs
 
 types: $(STAMP)  ## mypy, strict; both examples have a package called portal, so each is looked at by itself
-	$(BIN)/mypy src examples/exchanges.py
+	$(BIN)/mypy src examples/*.py
 	cd examples/fastapi_app && MYPYPATH=..:../../src ../../$(BIN)/mypy --config-file ../../pyproject.toml .
 	cd examples/flask_app && MYPYPATH=..:../../src ../../$(BIN)/mypy --config-file ../../pyproject.toml .
 

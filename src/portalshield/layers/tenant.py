@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
-from portalshield.model.exchange import Exchange
+from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.model.needs import TenantOf, Tenants, Unavailable
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.setting import ConfigurationProblem, Setting
@@ -30,6 +30,7 @@ from portalshield.rules.addressed import (
 from portalshield.rules.body_ids import UnreadableError, in_body
 from portalshield.rules.claims import parse_pointer
 from portalshield.rules.multipart import FormScanner, MultipartFault
+from portalshield.rules.tenant_scan import TenantScan
 
 FIELDS = ("tenant_id", "tenantId", "org_id", "orgId", "organization_id", "organizationId")
 
@@ -175,6 +176,7 @@ class TenantBodyStage:
 
     def __init__(self, fields: tuple[str, ...]) -> None:
         self.names = self._fields = frozenset(fields)
+        self._names_only = TenantScan(fields).names_only
 
     def check(self, x: Exchange) -> Verdict:
         """404 if the body addresses another tenant than the proven one."""
@@ -188,6 +190,8 @@ class TenantBodyStage:
             return None
         if not x.body_complete:
             return _UNJUDGED
+        if x.json is not UNREAD and self._names_only(body, tenants[0]):
+            return None
         try:
             found = in_body(body, x.json, x.headers.get(b"content-type"), self._fields)
         except TooManyPairsError:

@@ -241,7 +241,7 @@ _STRICT = json.JSONDecoder(
 def _needles(names: frozenset[str]) -> tuple[tuple[bytes, ...], tuple[bytes, ...], bytes]:
     """What to look for: stems that names share, the names as members and pointer segments, the escape that hides."""
     spelled = set(names) | {_pointer_segment(name) for name in names}
-    escape = b"\\u" if all(map(_needs_no_escape, names)) else _BACKSLASH
+    escape = b"\\u" if all(map(needs_no_escape, names)) else _BACKSLASH
     stems = {_common_stem([other for other in spelled if other[:3] == name[:3]]) for name in spelled}
     return _encoded(stems), _encoded(spelled), escape
 
@@ -257,8 +257,8 @@ def _common_stem(texts: list[str]) -> str:
     return first[:differing]
 
 
-def _needs_no_escape(name: str) -> bool:
-    """Only a `u` escape could hide it: JSON has shorter escapes for quotes, slashes and control characters."""
+def needs_no_escape(name: str) -> bool:
+    """In a JSON text only a `u` escape could hide this name: JSON has shorter escapes for quotes, slashes and control characters."""
     return name.isprintable() and not set(name) & set('"\\/')
 
 

@@ -1,7 +1,7 @@
-"""Does a JSON response show another tenant's id? Two steps: one look at the bytes, and a parse where that does not do.
+"""Does a JSON text show another tenant's id? Two steps: one look at the bytes, and a parse where that does not do.
 
-Step one: wherever a field's name stands in the text, the own tenant's value must stand behind it. A foreign value,
-other spacing or an escape leads to step two. Inside a JSON string the quote is escaped, so text can neither fake nor
+Step one: wherever a field's name stands in the text, the own tenant's value must stand behind it. A foreign value or
+an escape leads to step two. Inside a JSON string the quote is escaped, so text can neither fake nor
 hide a match. Rows without a tenant field are invisible to it.
 """
 
@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from portalshield.rules.addressed import MAX_ID, as_id, same_id
-from portalshield.rules.strict_json import walk
+from portalshield.rules.strict_json import needs_no_escape, walk
 
 
 class Scan(Enum):
@@ -31,8 +31,9 @@ class TenantScan:
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = frozenset(names)
         spelt = b"|".join([re.escape(name.encode()) for name in names])
-        # A name as a member, and its value if that is a short text without escapes, written without spaces.
-        self._members = re.compile(rb'"(?:%b)"(?::"([^"\\]{0,%d})")?' % (spelt, MAX_ID)).findall
+        # A name as a member, and its value if that is a short text without escapes.
+        self._members = re.compile(rb'"(?:%b)"(?:\s*:\s*"([^"\\]{0,%d})")?' % (spelt, MAX_ID)).findall
+        self._is_plain = all(needs_no_escape(name) for name in names)
 
     def scan(self, body: bytes, tenant: str) -> Scan:
         """Judge one body. A text that names a tenant field and cannot be parsed counts as foreign."""
@@ -42,6 +43,16 @@ class TenantScan:
         own = tenant.encode()
         # One own id behind every name: any other value, spacing or escape leads to the parser.
         return Scan.OWN if found.count(own) == len(found) else self._parsed(body, tenant)
+
+    def names_only(self, body: bytes, tenant: str) -> bool:
+        """A JSON text in UTF-8 has no member of these names but the own tenant's; False: look closer.
+
+        Escapes may hide a name, and JSON Patch (RFC 6902) has them in its pointers.
+        """
+        if not self._is_plain or b"\\u" in body or b'"op"' in body:
+            return False
+        found = self._members(body)
+        return found.count(tenant.encode()) == len(found)
 
     def _parsed(self, body: bytes, tenant: str) -> Scan:
         try:
