@@ -689,6 +689,10 @@ async def _nothing() -> None:
     """What is held back, or comes after its answer was replaced, goes nowhere."""
 
 
+_BODIES = frozenset(("http.response.body", "http.response.pathsend", "http.response.zerocopysend"))
+"""Messages that end an answer unless they say `more_body`; files that the server sends by itself nobody has read."""
+
+
 class _Concluding:
     """Between the way out and the server, where somebody must be told how the request ended before its last byte
     leaves: whoever has the answer may build on it."""
@@ -703,11 +707,14 @@ class _Concluding:
 
     async def send(self, message: Message) -> None:
         """What is sent to the server."""
-        answered = self._answered
-        if message["type"] == "http.response.start":
+        answered, kind = self._answered, message["type"]
+        if kind == "http.response.start":
             answered.begin(message["status"], message.get("headers") or ())
-        elif message["type"] == "http.response.body" and not answered.concluded:
-            answered.take(message.get("body", b""))
+        elif kind in _BODIES and not answered.concluded:
+            if kind == "http.response.body":
+                answered.take(message.get("body", b""))
+            else:
+                answered.unread()
             if not message.get("more_body", False):
                 await self._conclude(whole=True)
         await self._send(message)
@@ -795,6 +802,7 @@ class InnerDoor:
         return self.app(scope, receive, send)
 
     async def _judged(self, x: Exchange, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+        x.judged = False  # a middleware that tries again gets another answer, which nobody has read
         judged = _Judged(x, runtime, send)
         answering = self.app(scope, receive, judged.send)
         del scope

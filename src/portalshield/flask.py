@@ -9,9 +9,9 @@ from typing import Any, cast
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.local import LocalProxy
-from werkzeug.routing import MapAdapter, RequestRedirect, Rule
+from werkzeug.routing import MapAdapter, RequestRedirect, Rule, WebsocketMismatch
 
-from portalshield.context import CURRENT, INSTALLED, current_principal
+from portalshield.context import CURRENT, INSTALLED, MARK, current_principal
 from portalshield.context import payload as payload
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
@@ -25,6 +25,7 @@ from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 from portalshield.wsgi import WsgiDoor, admit_body, judge, path_of
 
+_NO_VIEW = (MethodNotAllowed, WebsocketMismatch)
 principal: Principal = cast(Principal, LocalProxy(current_principal))
 """The verified caller, as a proxy. Fails closed: `LookupError` outside a request."""
 
@@ -57,23 +58,24 @@ def install(app: Flask, shield: Protected) -> None:
         return opened[0]
 
     app.wsgi_app = WsgiDoor(app.wsgi_app, open_runtime)  # type: ignore[method-assign]
-    app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(opened))
+    app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(opened, inside=inside))
     _reach(app)
     _replace_default_page(app)
 
 
-def _enter(opened: list[Runtime]) -> Response | None:
+def _enter(opened: list[Runtime], *, inside: bool) -> Response | None:
     """The inner door: finish a suspended walk, then confirm the rule; a verdict is left for the outer door to write."""
-    # A WSGI middleware that builds a new environ loses its mark; the context has the exchange still.
-    x = CURRENT.get()
+    at = _request()
+    x = _exchange(at)
     if x is None:
-        return None
+        # Nobody asked the application who this is, and both witnesses are gone: no view runs.
+        return Response(status=500) if inside and opened else None
     if x.late is None and x.walk is not None:
         suspended, x.walk = x.walk, None
         x.late = judge(x, opened[0], suspended, inside=True)
         if x.late is None:
             admit_body(x)
-    if x.late is None and not _confirmed(x, _request()):
+    if x.late is None and not _confirmed(x, at):
         x.late = UNCONFIRMED
     if x.late is not None:
         return Response(status=500)
@@ -86,9 +88,16 @@ def _request() -> Request:
     return cast(Request, cast(Any, request)._get_current_object())
 
 
+def _exchange(at: Request) -> Exchange | None:
+    """A WSGI middleware that builds a new environ loses the mark, one that answers from another thread the context."""
+    found = at.environ.get(MARK)
+    return found if isinstance(found, Exchange) else CURRENT.get()
+
+
 def _confirmed(x: Exchange, at: Request) -> bool:
     if at.url_rule is not x.endpoint:
-        return at.url_rule is None and not x.served
+        # `Upgrade: websocket` on a rule that takes none: no view runs.
+        return at.url_rule is None and (not x.served or isinstance(at.routing_exception, _NO_VIEW))
     given = at.view_args
     # A url_value_preprocessor may take arguments away; what is there must be what was judged.
     return given == x.arguments or all(
@@ -100,7 +109,7 @@ def _reach(app: Flask) -> None:
     dispatch = app.full_dispatch_request
 
     def reaching(*args: Any) -> Response:
-        x = CURRENT.get()
+        x = _exchange(_request())
         if x is not None:
             x.reached = True
         return dispatch(*args)

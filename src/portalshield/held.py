@@ -46,12 +46,14 @@ class Answered:
     `keeps` is the largest body that anybody wants, in bytes. `concluded`: they were told.
     """
 
-    __slots__ = ("_chunks", "_fields", "_left", "_status", "_wanted", "concluded")
+    __slots__ = ("_chunks", "_declared", "_fields", "_left", "_pieces", "_status", "_wanted", "concluded")
 
     def __init__(self, keeps: int) -> None:
         self.concluded = False
         self._left = keeps
         self._wanted = -1
+        self._pieces = 0
+        self._declared = False
         self._status = 0
         self._fields: Fields = ()
         self._chunks: list[bytes] = []
@@ -61,12 +63,16 @@ class Answered:
         self._status = status
         self._fields = tuple(fields)
         length = next((value for name, value in self._fields if name.lower() == b"content-length"), b"")
-        self._wanted = int(length) if length.isdigit() else -1
+        self._declared = length.isdigit()
+        self._wanted = int(length) if self._declared else -1
 
     def take(self, chunk: bytes) -> bool:
         """A piece of its body. True: with it the declared length is reached."""
         self._left -= len(chunk)
         self._wanted -= len(chunk)
+        self._pieces += bool(chunk)
+        if self._pieces > 1 and not self._declared:
+            self._left = -1  # a stream: nobody knows how long it will be
         if self._left >= 0:
             self._chunks.append(chunk)
         else:

@@ -139,6 +139,11 @@ class _Positions:
         return self.webhook is not None or self.idempotency is not None
 
     @property
+    def signed(self) -> bool:
+        """Every request that gets through is signed: no page of another site can have made it."""
+        return isinstance(self.webhook, webhook.WebhookStage) and not self.webhook.dry
+
+    @property
     def judges_body(self) -> bool:
         judges = (self.late_tenant, self.late_owners, self.json, self.schema, self.login)
         return self.whole_body or any(stage is not None for stage in judges)
@@ -156,7 +161,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: hosts.stage(b.settings.hosts, p), "a foreign Host must not even learn whether a route exists"),
     (lambda b, p, s: b.cors, "a preflight carries no credentials: it is answered before anybody asks for them"),
     (lambda b, p, s: s.early_rate, "cheap, and it protects everything dearer behind it, token checks included"),
-    (lambda b, p, s: None if s.safe or s.webhook else b.csrf, "needs no principal; refuses before a cookie is read"),
+    (lambda b, p, s: None if s.safe or s.signed else b.csrf, "needs no principal; refuses before a cookie is read"),
     (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
     (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),
@@ -181,7 +186,8 @@ ORDER: tuple[tuple[Place, str], ...] = (
 
 
 def _body(b: Build, policy: EffectivePolicy, positions: _Positions) -> Stage:
-    return body.stage(b.settings.body, policy, reads=positions.judges_body, names=positions.form_names)
+    reads, whole = positions.judges_body, positions.whole_body
+    return body.stage(b.settings.body, policy, reads=reads, names=positions.form_names, whole=whole)
 
 
 def _upload(b: Build, policy: EffectivePolicy, positions: _Positions) -> Stage | None:
@@ -244,17 +250,14 @@ def _once(b: Build, policy: EffectivePolicy, *, safe: bool) -> tuple[Stage | Non
     if policy.upload is not None and (policy.webhook is not None or policy.idempotent is not None):
         raise ValueError("says upload=, which streams what webhook= and idempotent= need to read whole")
     if policy.webhook is not None:
-        dry = _reports(b.settings, policy, "webhook")
-        return webhook.stage(policy.webhook, b.webhooks, b.settings.public_url, dry=dry), None
-    if policy.idempotent is None or safe:
+        share = _share(b.settings, policy, "webhook")
+        signed = webhook.stage(policy.webhook, b.webhooks, b.settings.public_url, dry=share != 1)
+        return signed if share is not None else None, None
+    share = _share(b.settings, policy, "idempotency")
+    if policy.idempotent is None or safe or share is None:
         return None, None
-    return None, idempotency.IdempotencyStage(policy.idempotent, dry=_reports(b.settings, policy, "idempotency"))
-
-
-def _reports(settings: Settings, policy: EffectivePolicy, layer: str) -> bool:
-    """The layer does not refuse every request: it must not answer in the handler's place either."""
-    share = _share(settings, policy, layer)
-    return share is not None and share < 1
+    # What does not refuse every request must not answer in the handler's place either.
+    return None, idempotency.IdempotencyStage(policy.idempotent, dry=share != 1)
 
 
 def _object_stages(

@@ -296,6 +296,7 @@ class Runtime:
         x.native = None
         self.metrics.record(x.method, x.template, status, duration_ns, overhead_ns)
         if self.on_failure is not None:
+            x.ended_ns = x.began_ns + duration_ns
             LAST.set(x)
         slow = duration_ns - overhead_ns > self.budget_ns
         calm = not slow and status < 500 and x.would_refuse is None and x.crash is None
@@ -304,7 +305,7 @@ class Runtime:
         lines = self.lines
         if lines is None:
             return
-        if calm and lines.direct and not x.aborted and not x.gone:
+        if calm and lines.direct and not x.aborted and not x.gone and not x.replayed:
             if status >= 400 or not x.plan.policy.health:
                 lines.plain(x, status, duration_ns, overhead_ns, bytes_out)
             return
@@ -348,6 +349,7 @@ class Runtime:
             record.layer = x.layer
         record.quiet = x.plan.policy.health
         record.would_refuse = x.would_refuse
+        record.replayed = x.replayed
         if x.aborted or x.gone:
             record.error = "aborted" if x.aborted else "disconnected"
         elif x.crash is not None:

@@ -11,6 +11,8 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import Token
 from operator import itemgetter
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, assert_never
@@ -151,11 +153,11 @@ class WsgiDoor:
             if judging is not None:
                 response.blocks = judging.over(response.blocks)
         except Exception as error:
-            return response.rescued(error)
+            return _apart(response.rescued(error), x, token)
         except BaseException:
             response.finish()
             raise
-        return response
+        return _apart(response, x, token)
 
 
 def _refuse_unopened(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -621,6 +623,43 @@ class _Response:
         if exc_info:
             return self._start_response(status, headers, exc_info)
         return self._start_response(status, headers)
+
+
+def _apart(blocks: Iterable[bytes], x: Exchange, token: Token[Exchange | None]) -> Iterable[bytes]:
+    """The blocks of a request; of one that another request makes while it is handled itself (`app.test_client()` in a
+    handler), kept apart: between its blocks the other one is the current request."""
+    outer = token.old_value
+    return _Nested(blocks, x, outer) if isinstance(outer, Exchange) else blocks
+
+
+class _Nested:
+    """The way out of a request within another one."""
+
+    def __init__(self, blocks: Iterable[bytes], x: Exchange, outer: Exchange) -> None:
+        self._blocks = iter(blocks)
+        self._x = x
+        CURRENT.set(outer)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._current():
+            return next(self._blocks)
+
+    def close(self) -> None:
+        """Close the application's iterable; by then the other request may be over."""
+        with self._current():
+            getattr(self._blocks, "close", _nothing)()
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        before = CURRENT.get()
+        CURRENT.set(self._x)
+        try:
+            yield
+        finally:
+            CURRENT.set(before)
 
 
 class _Judged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -87,3 +87,23 @@ def make_portal(request: pytest.FixtureRequest) -> MakePortal:
 def portal(make_portal: MakePortal) -> Portal:
     """The portal with the variables of a test run."""
     return make_portal()
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[Any]:
+    """A redis-server of the module's own."""
+    from redis_server import Server  # skips where there is none
+
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def storage(request: pytest.FixtureRequest) -> str:
+    """An address for `STORAGE`, with nothing in it."""
+    if request.param == "memory":
+        return "memory://"
+    server = request.getfixturevalue("own_redis")
+    server.admin("FLUSHALL")
+    return str(server.uri)

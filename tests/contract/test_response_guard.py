@@ -41,10 +41,26 @@ LEAKS = [
     pytest.param(b'{"tenant_id":"south"}', "Application/JSON", id="another case of the media type"),
     pytest.param(b'{"tenant_id":["north","south"]}', JSON, id="a list of ids"),
     pytest.param(b'{"\\u0074enant_id":"south"}', JSON, id="escaped name"),
+    pytest.param(b'[{"tenant_id":"north"},{"\\u0074enant_id":"south"}]', JSON, id="escaped name behind an own one"),
+    pytest.param(b'{"tenant_i\\u0064":"south","tenant_id":"north"}', JSON, id="escaped name before its double"),
+    pytest.param(b'{"tenant_id":"south","tenant_id":"north"}', JSON, id="the first of two"),
+    pytest.param(b'{"tenant_id":"north","tenant_id":"south"}', JSON, id="the second of two"),
+    pytest.param('{"tenant_id":"south"}'.encode("utf-16"), JSON, id="UTF-16"),
+    pytest.param(b'\x1e{"tenant_id":"north"}\n\x1e{"tenant_id":"south"}\n', "application/json-seq", id="a sequence"),
+    pytest.param(b'{"detail":"taken","tenant_id":"south"}', "application/problem+json", id="a problem of the handler"),
+    pytest.param(b'{"tenant_id":{"id":"south"}}', JSON, id="an object for an id"),
 ]
 HONEST = [
     pytest.param(b'{"tenant_id":"north"}', JSON, (1, 0), id="own"),
     pytest.param(b'{"tenant_id": "north"}', JSON, (1, 0), id="own, spaced"),
+    pytest.param(
+        b'{"tenant_id":"north","name":"caf\\u00e9 \\u003cb\\u003e"}', JSON, (1, 0), id="own, escapes beside it"
+    ),
+    pytest.param(
+        b'\x1e{"tenant_id":"north"}\n\x1e{"tenant_id":"north"}\n', "application/json-seq", (1, 0), id="own sequence"
+    ),
+    pytest.param(b'{"tenant_id":"north","filter":"tenant_id"}', JSON, (1, 0), id="own, and the name as a value"),
+    pytest.param('{"tenant_id":"north"}'.encode("utf-16"), JSON, (1, 0), id="own, in UTF-16"),
     pytest.param(b'{"text":"he wrote \\"tenant_id\\":\\"south\\" here"}', JSON, (0, 1), id="quoted in a text"),
     pytest.param(b'{"tenant_id":null,"total":3}', JSON, (0, 1), id="a row of nobody"),
     pytest.param(b'{"name":"caf\\u00e9"}', JSON, (0, 1), id="an escaped letter"),

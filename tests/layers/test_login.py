@@ -233,6 +233,17 @@ def test_a_number_is_an_account_too() -> None:
     assert driver.asked(9, lambda n: driver.send(driver.exchange(b'{"email": 4711}', address=str(n)), DENIED)) == 5
 
 
+@pytest.mark.parametrize(
+    "spelled", ["4711.0", "4711e0", '"4711"', '" +04711 "', '"4_711"', '"4711.00"', '{"$eq": 4711}', "[[4711]]"]
+)
+def test_a_number_is_one_account_however_it_is_spelled(spelled: str) -> None:
+    """What a lax model or `int()` makes of it is the same number."""
+    driver = Driver()
+    driver.asked(5, lambda n: driver.send(driver.exchange(b'{"email": 4711}', address=str(n)), DENIED))
+    x = driver.exchange(b'{"email": %b}' % spelled.encode(), address="198.51.100.1")
+    assert isinstance(driver.begin(x), Problem)
+
+
 def test_more_accounts_than_anybody_names_are_refused() -> None:
     """One request does not use up the attempts of hundreds."""
     driver = Driver()

@@ -111,9 +111,10 @@ def test_a_copy_of_one_that_runs_is_told_to_wait(driver: Driver) -> None:
 
 @pytest.mark.parametrize("body", [pytest.param(None, id="streamed"), pytest.param(b"", id="none")])
 def test_without_a_body_the_status_is_kept(driver: Driver, body: bytes | None) -> None:
-    """It is what senders look at."""
-    driver.send(delivery(), Ending(202, ((b"content-type", b"text/html"),), body))
-    assert driver.send(delivery()) == Reply(202)
+    """It is what senders look at; the type goes with it."""
+    fields = ((b"content-type", b"text/html"),)
+    driver.send(delivery(), Ending(202, fields, body))
+    assert driver.send(delivery()) == Reply(202, fields)
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 403, 404, 409, 422])

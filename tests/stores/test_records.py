@@ -545,6 +545,26 @@ def test_a_cancelled_outcome_is_owed(victim: Server) -> None:
     asker.close()
 
 
+def test_a_cancelled_claim_is_given_back(victim: Server) -> None:
+    """The client went away while Redis was asked: what it claimed all the same keeps nobody waiting."""
+    asker, _ = on_redis(victim, True)
+    assert asker.told(Claim("other", b"", 60.0)) == "claimed"
+    victim.process.send_signal(signal.SIGSTOP)
+
+    async def cancelled() -> None:
+        claiming = asyncio.ensure_future(asker.store.aclaim(CLAIM))
+        await asyncio.sleep(0.05)
+        claiming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+
+    asker.run(cancelled())
+    victim.process.send_signal(signal.SIGCONT)
+    assert any(victim.admin("EXISTS", PREFIX + "k") for _ in range(400))  # it arrived, and nobody read the reply
+    assert asker.told() == "claimed"
+    asker.close()
+
+
 def test_debts_are_bounded_and_end(server: Server) -> None:
     """The oldest go first, and one that is older than its answer would be kept says nothing."""
     clock = FrozenClock()

@@ -61,6 +61,7 @@ def _object(schema: dict[str, Any], value: dict[str, Any]) -> Iterator[str]:
         pytest.param({"status": 401, "problem": "invalid-token", "layer": "auth", "why": "expired"}, id="refused"),
         pytest.param({"would_refuse": [("cors", "origin-not-allowed")]}, id="report mode"),
         pytest.param({"status": 500, "error": "RuntimeError", "over_budget": True}, id="crashed and slow"),
+        pytest.param({"replayed": True}, id="a copy"),
         pytest.param({"client_ip": "2001:db8:85a3::8a2e:370:7334", "method": "BREW"}, id="version 6, unknown method"),
         pytest.param({"client_ip": None, "bytes_in": None, "bytes_out": None}, id="nothing known"),
     ],

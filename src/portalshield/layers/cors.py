@@ -136,7 +136,7 @@ class CorsStage:
 
     def head(self, x: Exchange, head: Head) -> None:
         """Our fields instead of the application's, and `Vary: Origin` wherever the answer could differ."""
-        preflight = isinstance(x.verdict, Reply)
+        preflight = x.method == "OPTIONS" and isinstance(x.verdict, Reply)
         if not preflight:
             head.drop(_OWN)
         if self._varies:

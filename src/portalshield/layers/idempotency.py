@@ -27,8 +27,6 @@ RUNNING_S = 300.0
 """A request that has not ended by then is taken for lost: its process may have ended."""
 KEEP_S = 86_400.0
 KEPT_BODY = 65_536
-METHODS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
-"""Of these a repetition could do something twice."""
 _FORGOTTEN = frozenset((0, 401, 403, 429))
 _NOT_KEPT = b""
 _REPLAYED = ((b"idempotent-replayed", b"true"),)
@@ -77,8 +75,11 @@ class IdempotencyStage:
         kept = unpack(answer.answer)
         if kept is None:
             return _GONE
+        if self._dry:
+            return _KNOWN
         status, fields, body = kept
-        return _KNOWN if self._dry else Reply(status, (*fields, *_REPLAYED), body)
+        x.replayed = True
+        return Reply(status, (*fields, *_REPLAYED), body)
 
     def conclude(self, x: Exchange, ending: Ending) -> Settle | None:
         """Keep the answer, or forget the request where it may be tried again."""
@@ -99,11 +100,16 @@ def _kept(ending: Ending) -> bytes | None:
 def _key(x: Exchange, key: bytes) -> str:
     """Of who is asking, where, and their key: a digest, so that no name stands in a store."""
     principal = x.principal
-    who: tuple[str, ...] = ("address", x.address_key)
+    who: tuple[str, ...]
     if principal is not None:
         who = ("subject", principal.issuer or "", principal.tenant or "", principal.subject, principal.actor or "")
+        credential = b""
+    else:
+        # Many may share an address. A credential that only the application can read tells some of them apart.
+        who = ("address", x.address_key)
+        credential = x.headers.get(b"authorization") or b""
     parts = [part.encode("utf-8", "surrogatepass") for part in (x.method, x.template, *who)]
-    return _digest([*parts, key], 24).hex()
+    return _digest([*parts, credential, key], 24).hex()
 
 
 def _fingerprint(x: Exchange) -> bytes:

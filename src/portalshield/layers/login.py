@@ -47,7 +47,6 @@ class LoginStage:
     """The brake of routes whose body names the account in `field`. `quotas` hold per address and per account."""
 
     layer = "rate"
-    judges_body = True
 
     def __init__(self, field: str, quotas: tuple[Quota, ...], keys: AccountKeys) -> None:
         self.quotas = quotas
@@ -100,9 +99,10 @@ class LoginStage:
         outcome = outcome_of(x, ending)
         if outcome == "failed":
             return None
-        if outcome == "unknown":
-            return GiveBack(counters)
         first = len(self.quotas)
+        # Which of several accounts was entered nobody can say: it must not clear the count of the others.
+        if outcome == "unknown" or len(counters) > 2 * first:
+            return GiveBack(counters)
         cleared = tuple([(key, quota, quota.amount) for key, quota, _ in counters[first:]])
         return GiveBack(counters[:first] + cleared)
 
@@ -125,10 +125,16 @@ class LoginStage:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """A text, a number (telephones), or a list of them."""
-    for item in value if isinstance(value, list) else (value,):
+    """A text, a number (telephones), or whatever of them stands in a list or an object."""
+    left = [value]
+    while left:
+        item = left.pop()
         if isinstance(item, str):
             yield item
+        elif isinstance(item, (list, dict)):
+            left += item.values() if isinstance(item, dict) else item
+        elif isinstance(item, float) and item.is_integer():
+            yield str(int(item))  # as a lax model reads it
         elif isinstance(item, int) and not isinstance(item, bool) and -(10**64) < item < 10**64:
             yield str(item)
 
@@ -149,8 +155,9 @@ def outcome_of(x: Exchange, ending: Ending) -> Literal["failed", "succeeded", "u
 
 
 def _is_form(x: Exchange) -> bool:
+    """A form, or what a handler that looks into the query too may take for one."""
     media = parse_media_type(x.headers.get(b"content-type") or b"")
-    return media is None or media.essence in _FORMS
+    return media is None or media.essence in _FORMS or bool(x.query)
 
 
 def _shows_page(ending: Ending) -> bool:

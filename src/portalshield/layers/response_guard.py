@@ -18,7 +18,7 @@ CAP_BYTES = 2_097_152
 _FOREIGN = problem("internal-error", why="foreign-tenant-in-response")
 _BODYLESS = frozenset((204, 205, 304))
 _PARTIAL = 206
-_JSON = (b"/json", b"+json", b"/x-ndjson", b"/ndjson", b"/jsonl")
+_JSON = (b"/json", b"+json", b"/x-json", b"/x-ndjson", b"/ndjson", b"/jsonl", b"/x-jsonl", b"/jsonlines", b"json-seq")
 _LONGEST = len(str(CAP_BYTES))
 
 
@@ -67,4 +67,4 @@ class ResponseGuardStage:
 
 def _is_json(content_type: bytes) -> bool:
     media = content_type.partition(b";")[0].strip().lower()
-    return media.endswith(_JSON) and media != b"application/problem+json"
+    return media.endswith(_JSON)

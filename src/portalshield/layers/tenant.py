@@ -23,6 +23,7 @@ from portalshield.rules.addressed import (
     TooManyPairsError,
     as_id,
     header_names,
+    in_cookies,
     in_query,
     names_occur,
     same_id,
@@ -153,9 +154,7 @@ class TenantStage:
             found += [value for _, value in in_query(x.query, fields)]
         cookie = x.headers.get(b"cookie")
         if cookie is not None and names_occur(cookie, self._in_query):
-            pairs = (pair.strip().partition(b"=") for pair in cookie.split(b";"))
-            cookies = b"&".join([name + b"=" + value.strip(b'"').replace(b"+", b"%2B") for name, _, value in pairs])
-            found += [value for _, value in in_query(cookies, fields)]
+            found += [value for _, value in in_cookies(cookie, fields)]
         if not x.headers.disjoint(self._headers):
             for field in self._headers:
                 for raw in x.headers.get_all(field):

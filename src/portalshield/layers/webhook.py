@@ -157,7 +157,7 @@ class WebhookStage:
         self._verify = verifier.verify
         self._keep_s = verifier.keep_s
         self._bases = bases if verifier.by_address else ()
-        self._dry = dry
+        self.dry = dry
 
     def check(self, x: Exchange) -> Verdict:
         """400 for what is not authentic, read from the raw bytes."""
@@ -185,8 +185,9 @@ class WebhookStage:
         if answer.answer is None:
             return _RUNNING
         kept = unpack(answer.answer)
-        if self._dry or kept is None:
+        if self.dry or kept is None:
             return _KNOWN
+        x.replayed = True
         return Reply(*kept)
 
     def conclude(self, x: Exchange, ending: Ending) -> Settle | None:
@@ -206,10 +207,10 @@ class WebhookStage:
 
 
 def _kept(ending: Ending) -> bytes:
-    """The status alone where the body is none, or too large."""
-    if not ending.body:
-        return pack(ending.status, (), b"")
-    return pack(ending.status, ending.fields, ending.body)
+    """Status and type alone where the body streamed, or is too large."""
+    if ending.body is not None:
+        return pack(ending.status, ending.fields, ending.body)
+    return pack(ending.status, tuple(field for field in ending.fields if field[0].lower() == b"content-type"), b"")
 
 
 def verifiers(webhooks: Mapping[str, WebhookConfig]) -> dict[str, WebhookVerifier]:

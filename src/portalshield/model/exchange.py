@@ -67,6 +67,8 @@ class Exchange:
     """A monotonic clock at the start, nanoseconds (door)."""
     entered_ns: int = 0
     """The same when the application was called, 0 before that (door)."""
+    ended_ns: int = 0
+    """The same at the end, where somebody outside the doors reports on it (runtime)."""
 
     # -- routing: the route table
     template: str = "(unmatched)"
@@ -129,6 +131,8 @@ class Exchange:
     """The key of an authentic delivery's record (webhook)."""
     claim: tuple[str, bytes] | None = None
     """Key and ticket of the record that this request holds (webhook, idempotency)."""
+    replayed: bool = False
+    """It is a copy, and got the answer of the first (webhook, idempotency)."""
     login: Any = None
     """The counters of an attempt to log in, until its outcome is known (login)."""
     counts: Counts = ()

@@ -90,7 +90,7 @@ class Terms(TypedDict, total=False):
     """What the quotas of `limits` count by."""
     webhook: str
     """The sender whose signature every request carries, by its name in `WEBHOOK__<NAME>`; makes the route public."""
-    idempotent: bool | Idempotent
+    idempotent: bool | Idempotent | Mapping[str, bool]
     """Take `Idempotency-Key` on requests that change something."""
     login: str
     """The field of the body that names the account: failed attempts are counted per account and address."""
@@ -191,9 +191,12 @@ def _public_for_sender(result: dict[str, Any]) -> None:
 
 
 def _idempotent(given: object) -> Idempotent | None:
+    """In a policy file a table stands for `Idempotent`: `{required = true}`."""
     if isinstance(given, bool):
         return Idempotent() if given else None
-    if not isinstance(given, Idempotent):
+    if isinstance(given, Mapping) and given.keys() <= {"required"}:
+        given = Idempotent(**given)
+    if not isinstance(given, Idempotent) or not isinstance(given.required, bool):
         raise TypeError("idempotent is True, False or Idempotent(required=True)")
     return given
 

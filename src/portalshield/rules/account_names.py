@@ -20,10 +20,24 @@ _IGNORED = frozenset(("Mn", "Me", "Cf", "Cc", "Zs", "Zl", "Zp"))
 
 
 def fold(name: str) -> str:
-    """The name without case, accents, blanks and invisible characters; compatibility forms are one (NFKC).
+    """The name without case, accents, blanks and invisible characters; compatibility forms are one (NFKC), and so are
+    the spellings of a number (`+042`, `42.0`, `4_2`).
 
     A name of marks or invisible characters alone is empty.
     """
+    return _number(_text(name))
+
+
+def _number(text: str) -> str:
+    """`+042`, `4_2` and `42.0` are `42` to whoever makes a number of it; anything else stays."""
+    whole, _, fraction = text.removeprefix("+").partition(".")
+    digits = whole.replace("_", "")
+    if not (digits.isascii() and digits.isdecimal()) or fraction.strip("0"):
+        return text
+    return digits.lstrip("0") or "0"
+
+
+def _text(name: str) -> str:
     text = name.strip()[:LONGEST_NAME]
     if text.isascii() and text.isprintable() and " " not in text:
         return text.casefold()

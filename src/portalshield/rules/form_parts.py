@@ -29,10 +29,10 @@ class MultipartFault(ValueError):  # noqa: N818 (a fault of the form, as `JSONFa
     """The form is refused; `code` is a fixed slug, never a piece of the form.
 
     Of the form: `preamble`, `delimiter` (the boundary where parsers disagree whether it is one), `too-many-parts`,
-    `field-too-large`, `not-utf8`, `truncated`. Of a part: `headers-too-large`, `too-many-headers`, `header-syntax`,
-    `duplicate-header`, `no-disposition`, `disposition`, `no-name`, `duplicate-parameter`, `extended-parameter`,
-    `escape`, `content-type`, `charset`, `charset-field`, `nested`, `transfer-encoding`, `file-named-as-field`,
-    `filename-too-long`. Of an upload: see `uploads.FileJudge`.
+    `field-too-large`, `json-too-deep`, `not-utf8`, `truncated`. Of a part: `headers-too-large`, `too-many-headers`,
+    `header-syntax`, `duplicate-header`, `no-disposition`, `disposition`, `no-name`, `duplicate-parameter`,
+    `extended-parameter`, `escape`, `content-type`, `charset`, `charset-field`, `nested`, `transfer-encoding`,
+    `file-named-as-field`, `filename-too-long`. Of an upload: see `uploads.FileJudge`.
     """
 
     def __init__(self, code: str) -> None:

@@ -16,7 +16,7 @@ from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from portalshield.rules.addressed import meant
+from portalshield.rules.addressed import JSON_BLANKS, TooManyPairsError, in_json_text, meant, opens_json
 from portalshield.rules.form_parts import MultipartFault, Part, read_part
 from portalshield.rules.media_types import parse_media_type
 
@@ -26,6 +26,7 @@ _MAX_BOUNDARY = 70
 _BOUNDARY = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'()+_,-./:=? ")
 _CRLF, _BLANK_LINE, _CLOSE = b"\r\n", b"\r\n\r\n", b"--"
 _CR = 0x0D
+_JSON_BYTES = 1_048_576
 _UTF_8 = getincrementaldecoder("utf-8")
 
 
@@ -64,7 +65,8 @@ class FormScanner:
     """Reads a multipart form in chunks of any size; how it is cut changes neither fields nor verdict.
 
     `fields`: (name, value) of the complete fields that are no files, in order. With `names`, only those that mean one
-    of the names (`t`, `t[]`, `filter[t]`, `filter.t`), under the name meant; a file of such a name is a fault.
+    of the names (`t`, `t[]`, `filter[t]`, `filter.t`), under the name meant, and the members of these names in fields
+    that are JSON (at most 1 MiB of it); a file of such a name is a fault.
     `reached_file`: the header lines of a file have been read. `late`: the names in `fields` that were completed after
     that. `finished`: the closing delimiter was read. `epilogue_bytes`: what came behind it, which nobody reads.
     """
@@ -77,6 +79,8 @@ class FormScanner:
         "_buffer",
         "_code",
         "_decoder",
+        "_json_room",
+        "_keeps",
         "_lead",
         "_max_header_bytes",
         "_meanings",
@@ -131,6 +135,8 @@ class FormScanner:
         self._decoder: IncrementalDecoder | None = None
         self._ascii_only = False
         self._meanings: Sequence[str] = ()
+        self._keeps: bool | None = False  # None: a field that may yet prove to be JSON
+        self._json_room = _JSON_BYTES
         self._pieces: list[str] = []
 
     def feed(self, chunk: bytes) -> None:
@@ -241,6 +247,7 @@ class FormScanner:
         self._decoder = _UTF_8()
         self._ascii_only = part.ascii_only
         self._meanings = meanings
+        self._keeps = True if meanings else None if self._names else False
 
     def _pass_data(self) -> bool:
         """There is no delimiter in the buffer: all is data but for what may be the beginning of one."""
@@ -258,12 +265,18 @@ class FormScanner:
                 self._parts.data(bytes(memoryview(self._buffer)[start:stop]))
             return
         # Of a value that is too large, what still fits is judged first: so its first fault is the same in any chunks.
-        fitting = min(stop, start + self._room) if self._meanings else stop
+        fitting = stop
+        if self._keeps is not False:
+            fitting = min(stop, start + (self._room if self._meanings else self._json_room))
         self._decode(self._decoder, bytes(self._buffer[start:fitting]))
-        if fitting < stop:
-            raise MultipartFault("field-too-large")
         if self._meanings:
             self._room -= stop - start
+        elif self._keeps is not False:
+            self._json_room -= stop - start
+        if fitting < stop:
+            if self._keeps is not False:
+                raise MultipartFault("field-too-large")
+            self._decode(self._decoder, bytes(self._buffer[fitting:stop]))
 
     def _decode(self, decoder: IncrementalDecoder, data: bytes, final: bool = False) -> None:
         """Fields that nobody asks for are decoded, too: Starlette falls back to Latin-1 where Werkzeug replaces."""
@@ -273,7 +286,9 @@ class FormScanner:
             raise MultipartFault("not-utf8") from None
         if self._ascii_only and not text.isascii():
             raise MultipartFault("charset")
-        if self._meanings:
+        if self._keeps is None and text.lstrip(JSON_BLANKS):
+            self._keeps = opens_json(text)
+        if self._keeps:
             self._pieces.append(text)
 
     def _complete(self) -> None:
@@ -284,11 +299,20 @@ class FormScanner:
             return
         self._decode(self._decoder, b"", final=True)
         value = "".join(self._pieces)
-        self.fields += [(name, value) for name in self._meanings]
+        found = [(name, value) for name in self._meanings]
+        if self._keeps and self._names is not None:
+            found += self._members(value, self._names)
+        self.fields += found
         if self.reached_file:
-            self.late += self._meanings
+            self.late += [name for name, _ in found]
         self._decoder = None
         self._pieces = []
+
+    def _members(self, value: str, names: frozenset[str]) -> list[tuple[str, str]]:
+        try:
+            return list(in_json_text(value, names))
+        except TooManyPairsError:
+            raise MultipartFault("json-too-deep") from None
 
 
 def _is_boundary(text: bytes) -> bool:

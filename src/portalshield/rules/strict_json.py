@@ -258,7 +258,7 @@ def _common_stem(texts: list[str]) -> str:
 
 
 def needs_no_escape(name: str) -> bool:
-    """In a JSON text only a `u` escape could hide this name: JSON has shorter escapes for quotes, slashes and control characters."""
+    """In a JSON text only a `u` escape could hide this name: JSON has shorter ones for quotes, slashes and controls."""
     return name.isprintable() and not set(name) & set('"\\/')
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
 from portalshield.rules.addressed import MAX_ID, as_id, same_id
 from portalshield.rules.strict_json import needs_no_escape, walk
+
+_BLANKS = b" \t\r\n\x1e"
 
 
 class Scan(Enum):
@@ -34,15 +36,19 @@ class TenantScan:
         # A name as a member, and its value if that is a short text without escapes.
         self._members = re.compile(rb'"(?:%b)"(?:\s*:\s*"([^"\\]{0,%d})")?' % (spelt, MAX_ID)).findall
         self._is_plain = all(needs_no_escape(name) for name in names)
+        units = {name.encode("utf-16-be")[at : at + 2].hex() for name in names for at in range(0, 2 * len(name), 2)}
+        self._escape_of_a_name = re.compile(rb"\\u(?i:%b)" % "|".join(sorted(units)).encode()).search
 
     def scan(self, body: bytes, tenant: str) -> Scan:
         """Judge one body. A text that names a tenant field and cannot be parsed counts as foreign."""
         found = self._members(body)
+        if self._hides(body):
+            return self._parsed(body, tenant, len(body))
         if not found:
-            return self._parsed(body, tenant) if b"\\u" in body else Scan.UNCOVERED
+            return Scan.UNCOVERED
         own = tenant.encode()
-        # One own id behind every name: any other value, spacing or escape leads to the parser.
-        return Scan.OWN if found.count(own) == len(found) else self._parsed(body, tenant)
+        # One own id behind every name: any other value leads to the parser.
+        return Scan.OWN if own and found.count(own) == len(found) else self._parsed(body, tenant, len(found))
 
     def names_only(self, body: bytes, tenant: str) -> bool:
         """A JSON text in UTF-8 has no member of these names but the own tenant's; False: look closer.
@@ -51,28 +57,51 @@ class TenantScan:
         """
         if not self._is_plain or b"\\u" in body or b'"op"' in body:
             return False
-        found = self._members(body)
-        return found.count(tenant.encode()) == len(found)
+        own, found = tenant.encode(), self._members(body)
+        return not found or (bool(own) and found.count(own) == len(found))
 
-    def _parsed(self, body: bytes, tenant: str) -> Scan:
+    def _hides(self, body: bytes) -> bool:
+        """A name may stand in the text by another spelling: a letter of it as an escape, or all of it in UTF-16."""
+        if b"\\" in body and (not self._is_plain or (b"\\u" in body and self._escape_of_a_name(body))):
+            return True
+        return b"\0" in body
+
+    def _parsed(self, body: bytes, tenant: str, shown: int) -> Scan:
         try:
-            documents = list(_documents(body))
+            found = [value for value in self._values(body, shown) if value is not None]
         except (ValueError, RecursionError):
             return Scan.FOREIGN
-        found = [value for document in documents for _, value in walk(document, self._names) if value is not None]
         if not found:
             return Scan.UNCOVERED
         return Scan.OWN if all(_is_own(value, tenant) for value in found) else Scan.FOREIGN
 
+    def _values(self, body: bytes, shown: int) -> list[Any]:
+        """What stands under the names; `shown`: how often one of them was seen in the text."""
+        found = [value for document in _documents(body) for _, value in walk(document, self._names)]
+        if len(found) >= shown:
+            return found
 
-def _documents(body: bytes) -> Iterator[Any]:
-    """One JSON text, or one per line (NDJSON)."""
+        def every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            found.extend(value for name, value in pairs if name in self._names)
+            return dict(pairs)
+
+        # A name may stand twice in one object, and readers differ on which of them counts.
+        for _ in _documents(body, every_pair):
+            continue
+        return found
+
+
+Hook = Callable[[list[tuple[str, Any]]], Any]
+
+
+def _documents(body: bytes, hook: Hook | None = None) -> Iterator[Any]:
+    """One JSON text, or one per line (NDJSON, and RFC 7464 with its separators)."""
     try:
-        yield json.loads(body)
+        yield json.loads(body, object_pairs_hook=hook)
     except json.JSONDecodeError:
         for line in body.splitlines():
-            if line.strip():
-                yield json.loads(line)
+            if line.strip(_BLANKS):
+                yield json.loads(line.strip(_BLANKS), object_pairs_hook=hook)
 
 
 def _is_own(value: Any, tenant: str) -> bool:

@@ -85,7 +85,11 @@ class RedisRecords:
         if owed is not None:
             self._told(owed, await self.wire.aask(_SETTLE, _settlement(owed), _settled))
         ticket = new_ticket(claim)
-        return await self.wire.aask(_CLAIM, _question(claim, ticket), partial(_claimed, ticket))
+        try:
+            return await self.wire.aask(_CLAIM, _question(claim, ticket), partial(_claimed, ticket))
+        except BaseException:  # cancelled in the middle: if it arrived, nobody will process what it claimed
+            self._owe(Settle(claim.key, ticket, None, claim.running_s))
+            raise
 
     def settle(self, settle: Settle) -> Settled | Unavailable:
         """Keep the answer, or forget the record."""

@@ -67,6 +67,8 @@ class RequestRecord:
     error: str | None = None
     """The class name of an exception, `aborted` or `disconnected`."""
     over_budget: bool = False
+    replayed: bool = False
+    """A copy that got the answer of the first."""
     quiet: bool = False
     """Not logged when nothing happened (health routes)."""
 
@@ -255,6 +257,8 @@ class RequestLines:
             fields["error"] = record.error
         if record.over_budget:
             fields["over_budget"] = True
+        if record.replayed:
+            fields["replayed"] = True
         return fields
 
     def pseudonym(self, domain: Domain, value: str, tenant: str = "") -> str:

@@ -49,6 +49,7 @@ _PROPERTIES: Final[dict[str, Any]] = {
     "why": _SLUG,
     "error": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,127}$"},
     "over_budget": {"const": True},
+    "replayed": {"const": True},
     "truncated": {"const": True},
     "schema": {"const": SCHEMA},
     "sample_rate": {"type": "number", "minimum": 0, "maximum": 1},
@@ -56,7 +57,7 @@ _PROPERTIES: Final[dict[str, Any]] = {
     "release": {"type": "string"},
     "environment": {"type": "string"},
 }
-_SOMETIMES: Final = frozenset(("why", "error", "over_budget", "truncated", "release", "environment"))
+_SOMETIMES: Final = frozenset(("why", "error", "over_budget", "replayed", "truncated", "release", "environment"))
 
 LINE: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
