@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from portalshield.asgi import headers_of
+from portalshield.asgi.fields import headers_of
 from portalshield.bench.driver import asgi_scope, browser_request
 from portalshield.bench.measure import Series, Variant, back_to_back, calls, collected
 from portalshield.bench.report import Bar, Row

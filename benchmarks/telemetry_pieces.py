@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from portalshield.asgi import headers_of
+from portalshield.asgi.fields import headers_of
 from portalshield.bench.measure import Series, back_to_back, calls
 from portalshield.bench.report import Bar, Row
 from portalshield.context import LAST
@@ -131,9 +131,7 @@ def lines(rounds: int) -> tuple[list[Row], list[Bar]]:
     found = back_to_back(
         [
             calls("json.dumps, 12 fields", lambda: json.dumps(LINE)),
-            calls(
-                "line of a request on which nothing happened", lambda: made.plain(x, 200, 12_345_678, 34_000, 5)
-            ),
+            calls("line of a request on which nothing happened", lambda: made.plain(x, 200, 12_345_678, 34_000, 5)),
             calls("line of any other", lambda: made.write(record)),
         ],
         rounds=rounds,

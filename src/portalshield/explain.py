@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
-from portalshield.asgi import RawHeaders
+from portalshield.asgi.fields import RawHeaders
 from portalshield.flow import Step, insane, walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (

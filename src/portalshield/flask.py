@@ -23,7 +23,10 @@ from portalshield.protection import Protected
 from portalshield.routes import Route, Row
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
-from portalshield.wsgi import WsgiDoor, admit_body, judge, path_of
+from portalshield.wsgi import WsgiDoor
+from portalshield.wsgi.bodies import admit_body
+from portalshield.wsgi.fields import path_of
+from portalshield.wsgi.walking import judge
 
 _NO_VIEW = (MethodNotAllowed, WebsocketMismatch)
 principal: Principal = cast(Principal, LocalProxy(current_principal))

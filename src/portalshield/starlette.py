@@ -22,7 +22,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Router, WebSocketRoute, compile_path
 from starlette.routing import Route as StarletteRoute
 
-from portalshield.asgi import AsgiDoor, InnerDoor, Receive, Scope, Send
+from portalshield.asgi import AsgiDoor, InnerDoor
+from portalshield.asgi.messages import Receive, Scope, Send
 from portalshield.context import CURRENT, INSTALLED, MARK
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange

@@ -456,7 +456,7 @@ class TestBodies:
         connection = run(asgi_shielded(app), post_scope(), *half)
         assert (called, connection.sent) == ([], [])
         (line,) = request_lines(capfd)
-        assert (line["level"], line["error"]) == ("warning", "disconnected")
+        assert (line["level"], line["error"]) == ("info", "disconnected")
 
     def test_a_disconnect_while_streaming_is_told(self) -> None:
         """The application sees `http.disconnect`, never a shorter body that looks whole."""

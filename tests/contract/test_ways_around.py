@@ -365,7 +365,7 @@ class TestRoutesThatChange:
         runtime = shield.protection._runtime
         assert runtime is not None
         assert all(key[0] == "GET" for key in runtime.known)
-        from portalshield.asgi import RawHeaders
+        from portalshield.asgi.fields import RawHeaders
         from portalshield.model.exchange import Exchange
 
         x = Exchange()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from portalshield.asgi import headers_of
+from portalshield.asgi.fields import headers_of
 from portalshield.layers.login import MAX_ACCOUNTS, LoginStage, stage
 from portalshield.layers.rate import RateConfig, login_quotas
 from portalshield.model.ending import Ending

@@ -1,0 +1,127 @@
+"""The WSGI door: one wrapper around the application (PEP 3333).
+
+The same walk as the ASGI door, driven synchronously. Blocks pass one by one, `close()` is called exactly once, a
+`wsgi.file_wrapper` reaches the server unchanged. A read cannot be interrupted here: slow bodies are the server's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from portalshield.context import CURRENT, MARK
+from portalshield.model.exchange import Exchange
+from portalshield.protection import Protected, Protection, protection_of
+from portalshield.runtime import (
+    BODYLESS_METHODS,
+    Opening,
+    RequestIds,
+    Runtime,
+    judged_already,
+    unopened,
+)
+from portalshield.wire import reason
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+from portalshield.wsgi.answers import Judged, Response, apart
+from portalshield.wsgi.bodies import admit_body, announces
+from portalshield.wsgi.fields import EnvironHeaders, measured, path_of
+from portalshield.wsgi.walking import judge
+
+_ids = RequestIds()
+
+
+class WsgiDoor:
+    """The outer door. `open_runtime` compiles the application when the first request arrives, never before."""
+
+    def __init__(self, app: WSGIApplication, open_runtime: Callable[[], Runtime], *, by_patterns: bool = False) -> None:
+        self.app = app
+        self._by_patterns = by_patterns
+        self._opening = Opening(open_runtime)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request of the server."""
+        if MARK in environ and judged_already(environ, self._by_patterns):
+            return self.app(environ, start_response)
+        began = perf_counter_ns()
+        runtime = self._opening.runtime or self._opening.attempt()
+        if runtime is None:
+            return _refuse_unopened(environ, start_response)
+        x, judged = _exchange(environ, runtime)
+        del environ  # error reports show the locals of every frame: the credential is in there
+        token = CURRENT.set(x)
+        x.began_ns = began
+        response = Response(x, runtime, start_response)
+        response.token = token
+        verdict = judge(x, runtime, judged)
+        if verdict is not None:
+            x.verdict = verdict
+            return response.refuse(verdict)
+        if x.walk is None:
+            admit_body(x)
+        x.entered_ns = perf_counter_ns()
+        judging = Judged(x, runtime, response.start) if x.plan.judges else None
+        try:
+            response.blocks = self.app(x.native, response.start if judging is None else judging.start)
+            file_wrapper = x.native.get("wsgi.file_wrapper") if x.native is not None else None
+            if x.late is None and isinstance(file_wrapper, type) and isinstance(response.blocks, file_wrapper):
+                # The server recognises its own wrapper by type and sends the file itself.
+                if judging is not None:
+                    judging.release()
+                response.handed_over()
+                return response.blocks
+            if judging is not None:
+                response.blocks = judging.over(response.blocks)
+        except Exception as error:
+            return apart(response.rescued(error), x, token)
+        except BaseException:
+            response.finish()
+            raise
+        return apart(response, x, token)
+
+
+def _refuse_unopened(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    accept = environ.get("HTTP_ACCEPT", "").encode("latin-1", "replace")
+    status, fields, body = unopened(_ids.draw(), environ["REQUEST_METHOD"], accept)
+    start_response(reason(status), [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields])
+    return [body]
+
+
+def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any]:
+    x = Exchange()
+    x.native = environ
+    x.headers = EnvironHeaders(environ)
+    x.method = environ["REQUEST_METHOD"]
+    x.mounted = bool(environ.get("SCRIPT_NAME"))
+    x.path = path_of(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None
+    x.query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
+    x.https = environ.get("wsgi.url_scheme") == "https"
+    x.peer = environ.get("REMOTE_ADDR") or None
+    x.request_id = _ids.draw()
+    x.now = time.time()
+    length = environ.get("CONTENT_LENGTH")
+    if length or "HTTP_TRANSFER_ENCODING" in environ:
+        x.has_body = length != "0" or "HTTP_TRANSFER_ENCODING" in environ
+    elif environ.get("CONTENT_TYPE") and x.method not in BODYLESS_METHODS:
+        x.has_body = not announces(environ) and bool(environ.get("wsgi.input_terminated"))
+    fields, size = measured(environ)
+    environ[MARK] = x
+    return x, runtime.begin(x, fields, size, False)
+
+
+class ShieldMiddleware:
+    """For any WSGI application: `app.wsgi_app = ShieldMiddleware(app.wsgi_app)`; `shield=None`: the environment."""
+
+    def __init__(self, app: WSGIApplication, shield: Protected | None = None) -> None:
+        protection: Protection = protection_of(shield)
+        self._door = WsgiDoor(app, protection.open_opaque, by_patterns=True)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request."""
+        return self._door(environ, start_response)
