@@ -993,7 +993,7 @@ def test_a_forked_child_has_its_own_thread_and_locks(rig: Callable[..., Rig], is
 def test_a_fork_during_a_fetch(rig: Callable[..., Rig], issuer: Issuer) -> None:
     """The child does not wait for a thread that only its parent has."""
     gate = issuer.answer = Gate(send(key_set("a")))
-    made = rig()
+    made = rig(timeout_s=PATIENCE_S)
     made.keys.start()
     assert issuer.arrived.acquire(timeout=PATIENCE_S)
     issuer.answer = send(key_set("b"))
