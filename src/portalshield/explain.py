@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
-from portalshield.asgi.fields import RawHeaders
+from portalshield.asgi.fields import headers_of
 from portalshield.flow import Step, insane, walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
@@ -86,7 +86,7 @@ def _exchange(method: str, path: str, headers: Mapping[str, str], native: Any) -
     x.method = method
     x.path, _, query = path.partition("?")
     x.query = query.encode()
-    x.headers = RawHeaders([(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()])
+    x.headers, _ = headers_of([(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()])
     x.request_id = "0" * 32
     x.now = time.time()
     return x

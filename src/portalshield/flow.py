@@ -1,4 +1,5 @@
-"""The walk: one generator through the stages of one policy. The order and the report mode live here and nowhere else.
+"""The walk through the stages of one policy: checks first, then one generator from the first need on. Report mode is
+decided in `enforces` and nowhere else; the order stands in `plan.ORDER`.
 
 A stage that needs a fact from outside returns a need; the walk yields it and takes the answer, so both doors drive the
 same walk, one synchronously, one with `await`, and a walk may be suspended and resumed inside the application.
@@ -10,24 +11,12 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from portalshield.model.ending import Ending
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
 from portalshield.model.needs import Need
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.stage import (
-    Asks,
-    Checks,
-    Concludes,
-    Guards,
-    Heads,
-    Judges,
-    Numbers,
-    Stage,
-    asks,
-    judges_body,
-    keeps_body,
-    needs_principal,
-)
+from portalshield.model.stage import Stage, asks, by_address, hook, judges_body, keeps_body, needs_principal
 from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
@@ -100,8 +89,8 @@ class Plan:
     ready_text: dict[Any, tuple[tuple[str, str], ...]]
     judges: tuple[tuple[Any, float], ...] = ()
     """Stages that read whole responses, each with the share that it enforces."""
-    concludes: tuple[Concludes, ...] = ()
-    """Stages that are told how a request ended."""
+    concludes: tuple[Callable[[Exchange, Ending], Need | None], ...] = ()
+    """Who is told how a request ended."""
     keeps_body: int = 0
     """The largest answer, in bytes, that one of them wants to be told."""
 
@@ -172,20 +161,20 @@ def _remember(ready: dict[Any, Any], key: Any, added: Any) -> None:
 def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]]) -> Plan:
     """Look up every hook once. `stages` come in the order of the walk, each with the share that it enforces."""
     rows = list(stages)
-    steps = [_step(stage, enforced) for stage, enforced in rows if isinstance(stage, (Checks, Asks))]
+    steps = [_step(stage, share) for stage, share in rows if hook(stage, "check") or hook(stage, "ask")]
     return Plan(
         policy,
         tuple(steps),
         _track(steps),
         _track([step for step in steps if not judges_body(step.traits.stage)]),
-        tuple(_guard(stage, enforced) for stage, enforced in rows if isinstance(stage, Guards)),
-        tuple(stage.head for stage, _ in rows if isinstance(stage, Heads)),
-        tuple(stage.numbers for stage, _ in rows if isinstance(stage, Numbers)),
-        {},
-        {},
-        tuple((stage, enforced) for stage, enforced in rows if isinstance(stage, Judges)),
-        tuple(stage for stage, _ in rows if isinstance(stage, Concludes)),
-        max([keeps_body(stage) for stage, _ in rows], default=0),
+        guards=tuple(_guard(stage, share) for stage, share in rows if hook(stage, "guard")),
+        heads=tuple(found for stage, _ in rows if (found := hook(stage, "head"))),
+        numbers=tuple(found for stage, _ in rows if (found := hook(stage, "numbers"))),
+        ready={},
+        ready_text={},
+        judges=tuple((stage, share) for stage, share in rows if hook(stage, "judge")),
+        concludes=tuple(found for stage, _ in rows if (found := hook(stage, "conclude"))),
+        keeps_body=max([keeps_body(stage) for stage, _ in rows], default=0),
     )
 
 
@@ -218,14 +207,13 @@ def _guard(stage: Any, share: float) -> Callable[[Exchange], Judge | None]:
     return guard
 
 
-def _step(stage: Stage, enforced: float) -> Step:
-    by_address = getattr(stage, "by_address", False) is True
+def _step(stage: Stage, share: float) -> Step:
     return Step(
-        check=stage.check if isinstance(stage, Checks) else None,
-        ask=stage.ask if isinstance(stage, Asks) and asks(stage) else None,
-        settle=stage.settle if isinstance(stage, Asks) else None,
+        check=hook(stage, "check"),
+        ask=hook(stage, "ask") if asks(stage) else None,
+        settle=hook(stage, "settle"),
         needs_principal=needs_principal(stage),
-        traits=Traits(stage.layer, enforced, by_address, stage),
+        traits=Traits(stage.layer, share, by_address(stage), stage),
     )
 
 

@@ -15,6 +15,7 @@ from portalshield.flow import Plan
 from portalshield.issuers import authority_of
 from portalshield.layers.exposition import ExpositionStage
 from portalshield.layers.owners import Owner
+from portalshield.layers.server_timing import value_of
 from portalshield.model.exchange import Exchange
 from portalshield.model.policy import Policy
 from portalshield.model.principal import Principal
@@ -42,7 +43,6 @@ from portalshield.stores import MemoryStore, Store, open_store
 from portalshield.stores.memo import TimedMemo
 from portalshield.stores.records import open_records
 from portalshield.stores.revocations import open_revocations
-from portalshield.telemetry.exposition import server_timing
 from portalshield.telemetry.lines import RequestLines
 from portalshield.telemetry.setup import detector_problems, open_telemetry
 
@@ -249,7 +249,7 @@ def _just_ended() -> Exchange | None:
 
 
 def _timing(x: Exchange) -> bytes:
-    return server_timing(time.perf_counter_ns() - x.began_ns, x.entered_ns - x.began_ns)
+    return value_of(time.perf_counter_ns() - x.began_ns, x.entered_ns - x.began_ns)
 
 
 def _report(x: Exchange, error: BaseException) -> None:

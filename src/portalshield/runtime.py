@@ -76,7 +76,8 @@ class RequestIds:
     def __init__(self) -> None:
         self._next: Callable[[], str]
         self._drain()
-        os.register_at_fork(after_in_child=self._drain)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._drain)
 
     def draw(self) -> str:
         """32 lower-case hex digits."""
@@ -275,9 +276,9 @@ class Runtime:
         A refusal is nothing that the application answered.
         """
         ending = answered.ending(whole=whole and x.problem is None and x.verdict is None)
-        for stage in x.plan.concludes:
+        for conclude in x.plan.concludes:
             try:
-                need = stage.conclude(x, ending)
+                need = conclude(x, ending)
             except Exception as error:
                 self.on_crash(x, error)
                 continue

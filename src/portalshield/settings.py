@@ -98,11 +98,12 @@ class StorageConfig(BaseModel):
     uri: Annotated[
         str,
         Setting(
-            "where limits and revocations live: memory:// or redis://; other URIs that limits knows serve limits only",
+            "where limits, revocations and records of what was processed live: memory:// or redis://; "
+            "other URIs that limits knows serve limits only",
             own=True,
         ),
     ] = "memory://"
-    max_keys: Annotated[int, Setting("entries of the memory store", unit="entries")] = 100_000
+    max_keys: Annotated[int, Setting("entries in memory, of limits and of records each", unit="entries")] = 100_000
 
 
 class Settings(BaseModel):

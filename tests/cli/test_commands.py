@@ -86,6 +86,22 @@ def test_explain_names_the_layer_that_refuses() -> None:
     assert bare["decisions"][-1]["outcome"] == "401 unauthenticated"
 
 
+@pytest.mark.parametrize(
+    ("header", "outcome"),
+    [
+        pytest.param("X-Tenant-Id: south", "404 not-found", id="foreign-tenant"),
+        pytest.param("X-Tenant-Id: north", "passes", id="own-tenant"),
+    ],
+)
+def test_explain_reads_every_header_that_layers_read(header: str, outcome: str) -> None:
+    """A field that stages ask for with all its repeats decides as it would in a request."""
+    secret = "correct-horse-battery-staple-and-more-0123456789"
+    token = _run("token", "--tenant", "north", AUTH__SECRET=secret).stdout.strip()
+    request = ("GET /tenants/north/clients", "--token", token, "--header", header)
+    found = _run("explain", "sample_app:app", *request, "--json", AUTH__SECRET=secret)
+    assert json.loads(found.stdout)["decisions"][-1]["outcome"] == outcome
+
+
 def test_token_is_minted_for_development_only() -> None:
     """Refused in production; what it mints is what was asked for."""
     secret = "correct-horse-battery-staple-and-more-0123456789"

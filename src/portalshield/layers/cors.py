@@ -18,6 +18,7 @@ from portalshield.model.head import Head
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Reply, Verdict, problem
 from portalshield.rules.fetch_metadata import is_same_host
+from portalshield.rules.http_tokens import is_token
 from portalshield.rules.nearest import did_you_mean
 from portalshield.rules.origins import OriginPolicy, origin_faults
 from portalshield.rules.paths import METHODS
@@ -35,7 +36,6 @@ _OWN = frozenset(
         b"access-control-allow-private-network",
     )
 )
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 # Fetch, 2.2.1: browsers never send the first two. The rest of METHODS is what the request line may have here.
 _ASKABLE = METHODS - {"CONNECT", "TRACE"}
 _ANSWERED_NAMES = 64
@@ -81,7 +81,7 @@ class CorsConfig(BaseModel):
                 )
         for variable, names in (("ALLOW_HEADERS", self.allow_headers), ("EXPOSE_HEADERS", self.expose_headers)):
             for number, name in enumerate(names, 1):
-                if not name or not set(name) <= _TOKEN or name == "*":
+                if not is_token(name) or name == "*":
                     yield ConfigurationProblem(
                         "PS-CORS-102",
                         prefix + variable,

@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from portalshield.model.ending import Ending
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, Unavailable
-from portalshield.model.verdicts import Verdict, problem
+from portalshield.model.verdicts import Verdict, problem, unavailable
 from portalshield.rules.account_names import AccountKeys
 from portalshield.rules.addressed import TooManyPairsError, in_query
 from portalshield.rules.body_ids import UnreadableError, in_body
@@ -79,7 +79,7 @@ class LoginStage:
         """429 where the address or the account has no attempt left, 503 where nobody can say."""
         if isinstance(answer, Unavailable):
             x.login = None
-            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"5"),))
+            return unavailable(answer.reason)
         if all(count.allowed for count in answer):
             x.counts += answer[: len(self.quotas)]
             return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import AskOwner, Owners, Unavailable
-from portalshield.model.verdicts import Verdict, problem
+from portalshield.model.verdicts import Verdict, problem, unavailable
 from portalshield.rules.addressed import TooManyPairsError, as_id, in_query, names_occur, same_id
 from portalshield.rules.body_ids import UnreadableError, in_body
 
@@ -59,7 +59,7 @@ class OwnerStage:
         if not need.questions:
             return _FLOOD
         if isinstance(answer, Unavailable):
-            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"5"),))
+            return unavailable(answer.reason)
         tenant = x.principal.tenant if x.principal is not None else None
         owned = all(found is not None and tenant is not None and same_id(found, tenant) for found in answer.tenants)
         if not owned:

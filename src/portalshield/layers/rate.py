@@ -21,7 +21,7 @@ from portalshield.model.head import Head
 from portalshield.model.needs import Count, Counts, Hit, Quota, Unavailable
 from portalshield.model.policy import By, EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem, Setting
-from portalshield.model.verdicts import Fields, Problem, Verdict, problem
+from portalshield.model.verdicts import Fields, Problem, Verdict, problem, unavailable
 from portalshield.model.view import Price, RequestView
 from portalshield.rules.quotas import parse_quotas
 
@@ -97,7 +97,7 @@ class RateStage:
         if isinstance(answer, Unavailable):
             # In report mode the next position is asked all the same: the fields go by how many have answered.
             x.counts += (_UNKNOWN,) * len(self.quotas)
-            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"%d" % _RETRY_S),))
+            return unavailable(answer.reason, _RETRY_S)
         x.counts += answer
         for count in answer:
             if not count.allowed:

@@ -29,6 +29,12 @@ class ServerTimingStage:
         return ((b"server-timing", self._timing(x)),) if x.principal is not None and x.entered_ns else ()
 
 
+def value_of(duration_ns: int, overhead_ns: int) -> bytes:
+    """The application's and the shield's share of what has passed, in milliseconds, rounded to 0.1."""
+    app = max(0, duration_ns - overhead_ns) // 100_000 / 10
+    return b"app;dur=%.1f, shield;dur=%.1f" % (app, overhead_ns // 100_000 / 10)
+
+
 def stage(policy: EffectivePolicy, timing: Timing | None) -> ServerTimingStage | None:
     """None where it is off, on public routes and on those with a login brake."""
     return None if timing is None or policy.public or policy.login is not None else ServerTimingStage(timing)

@@ -18,7 +18,7 @@ from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.model.needs import TenantOf, Tenants, Unavailable
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.setting import ConfigurationProblem, Setting
-from portalshield.model.verdicts import Problem, Verdict, problem
+from portalshield.model.verdicts import Problem, Verdict, problem, unavailable
 from portalshield.rules.addressed import (
     TooManyPairsError,
     as_id,
@@ -124,7 +124,7 @@ class TenantStage:
     def settle(self, x: Exchange, need: TenantOf, answer: Tenants | Unavailable) -> Verdict:
         """The addressed tenant must be among them; where none is addressed there must be exactly one."""
         if isinstance(answer, Unavailable):
-            return problem("unavailable", why=answer.reason, fields=((b"retry-after", b"5"),))
+            return unavailable(answer.reason)
         if not answer.tenants:
             return _NO_TENANT if self._required else None
         try:

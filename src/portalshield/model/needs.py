@@ -106,7 +106,7 @@ class Hit(tuple["tuple[str, Quota, int]", ...]):
 
     @property
     def counters(self) -> tuple[tuple[str, Quota, int], ...]:
-        """The counters by name."""
+        """Itself, under the name that the other questions have for it."""
         return self
 
 

@@ -6,7 +6,7 @@ its own; a stage has those it needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,7 +24,6 @@ class Stage(Protocol):
     layer: str
 
 
-@runtime_checkable
 class Checks(Protocol):
     """Decides from the exchange alone."""
 
@@ -32,7 +31,6 @@ class Checks(Protocol):
         """None: go on."""
 
 
-@runtime_checkable
 class Asks(Protocol):
     """Asks for one fact from outside, after its check let the request pass."""
 
@@ -43,7 +41,6 @@ class Asks(Protocol):
         """Decide with the answer to what was asked."""
 
 
-@runtime_checkable
 class Concludes(Protocol):
     """Has something to put in order once the outcome of a request that it let pass is known."""
 
@@ -52,7 +49,6 @@ class Concludes(Protocol):
         answer to that is nobody's verdict any more. It must not assume that its own check or question came to pass."""
 
 
-@runtime_checkable
 class Guards(Protocol):
     """Judges a body that streams to the application unread."""
 
@@ -60,7 +56,6 @@ class Guards(Protocol):
         """A judge of this request's chunks, or None where there is nothing to judge."""
 
 
-@runtime_checkable
 class Judges(Protocol):
     """Reads a whole response of known length before it leaves."""
 
@@ -71,7 +66,6 @@ class Judges(Protocol):
         """Decide about its body."""
 
 
-@runtime_checkable
 class Heads(Protocol):
     """Adds to the response head, refusals included; must not assume that its check ran."""
 
@@ -79,12 +73,22 @@ class Heads(Protocol):
         """Add, replace or remove fields."""
 
 
-@runtime_checkable
 class Numbers(Protocol):
     """Adds fields that differ from request to request; its `head` takes the application's own of these names away."""
 
     def numbers(self, x: Exchange) -> Fields:
         """The fields of this request."""
+
+
+def hook(stage: Stage, name: str) -> Any:
+    """The hook of this name, bound; None where the stage has none. (Asking a runtime protocol takes twenty times as
+    long, and start-up asks for every hook of every stage of every policy.)"""
+    return getattr(stage, name, None)
+
+
+def by_address(stage: Stage) -> bool:
+    """The stage counts by client address: it only reports where that is the address of a proxy nobody named."""
+    return getattr(stage, "by_address", False) is True
 
 
 def needs_principal(stage: Stage) -> bool:
@@ -94,7 +98,7 @@ def needs_principal(stage: Stage) -> bool:
 
 def asks(stage: Stage) -> bool:
     """The stage may need a fact from outside as it was compiled; one that never does is not even asked."""
-    return isinstance(stage, Asks) and getattr(stage, "asks", True) is True
+    return getattr(stage, "asks", True) is True
 
 
 def judges_body(stage: Stage) -> bool:

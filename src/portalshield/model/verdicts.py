@@ -87,3 +87,8 @@ CATALOGUE: dict[str, ProblemType] = _catalogue()
 def problem(slug: str, why: str = "", fields: Fields = (), **members: Any) -> Problem:
     """A `Problem` of the catalogue; an unknown slug is a programming error (`KeyError`)."""
     return Problem(CATALOGUE[slug], why, fields, tuple(members.items()))
+
+
+def unavailable(why: str, retry_s: int = 5) -> Problem:
+    """503: what the decision needs is away for now. `retry_s`: when a client may ask again."""
+    return problem("unavailable", why=why, fields=((b"retry-after", b"%d" % retry_s),))

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
-from portalshield.rules.strict_json import walk
+from portalshield.rules.strict_json import noting, walk
 
 MAX_PAIRS = 1000
 _OPENS = frozenset((b"{", b"[", b"%"))
@@ -94,13 +94,8 @@ def in_json_text(text: str, names: frozenset[str]) -> Iterator[tuple[str, str]]:
     if not opens_json(text):
         return
     pairs: list[tuple[str, Any]] = []
-
-    def every_pair(members: list[tuple[str, Any]]) -> dict[str, Any]:
-        pairs.extend(member for member in members if member[0] in names)
-        return dict(members)
-
     try:
-        pairs += walk(json.loads(text.lstrip(JSON_BLANKS), object_pairs_hook=every_pair), names)
+        pairs += walk(json.loads(text.lstrip(JSON_BLANKS), object_pairs_hook=noting(names, pairs)), names)
     except RecursionError:
         raise TooManyPairsError from None
     except ValueError:

@@ -61,10 +61,6 @@ class TrustedProxies:
         return any(_is_too_wide(span) for span in self._spans)
 
 
-NOBODY = TrustedProxies()
-"""No proxy is configured."""
-
-
 def parse_networks(entries: Sequence[str] | int) -> TrustedProxies:
     """Compile `TRUSTED_PROXIES`: CIDRs and addresses, `unix`, or one number of hops.
 
@@ -133,12 +129,6 @@ def is_private(address: str) -> bool:
     """
     canonical = canonical_address(address)
     return canonical == LOCAL or _lies_in(canonical, _PRIVATE)
-
-
-@lru_cache(maxsize=_MEMO_ENTRIES)
-def truncated(address: str) -> str:
-    """The address as logs may keep it: `203.0.113.0/24`, `2001:db8:1::/48`, or `local`."""
-    return _prefix(address, 24, 48)
 
 
 # -- the walk ---------------------------------------------------------------------------------------------------------

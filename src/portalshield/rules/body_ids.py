@@ -13,7 +13,7 @@ from typing import Any
 from portalshield.model.exchange import UNREAD
 from portalshield.rules.addressed import in_query
 from portalshield.rules.media_types import parse_media_type
-from portalshield.rules.strict_json import mentions, walk
+from portalshield.rules.strict_json import mentions, noting, walk
 
 _BLANKS = re.compile(r"[ \t\r\n\x1e]*")
 _FORM = "application/x-www-form-urlencoded"
@@ -46,12 +46,7 @@ def _as_any_json(body: bytes, names: frozenset[str]) -> list[tuple[str, Any]]:
     cannot follow another one may: `UnreadableError`.
     """
     found: list[tuple[str, Any]] = []
-
-    def every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found.extend(pair for pair in pairs if pair[0] in names)
-        return dict(pairs)
-
-    decode = json.JSONDecoder(object_pairs_hook=every_pair).raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=noting(names, found)).raw_decode
     text = body.decode(json.detect_encoding(body), "replace").lstrip("\ufeff")
     at = 0
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from portalshield.rules.http_tokens import is_token
 from portalshield.rules.media_types import parse_media_type
 
 # python-multipart has the same bounds (8 lines of 4,224 bytes) and fails beyond them.
@@ -17,7 +18,6 @@ _MAX_LINES = 8
 _MAX_LINE_BYTES = 4096
 MAX_FILENAME = 255
 """Characters of a file's name: no file system takes more."""
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTROLS = bytes((*range(0x20), 0x7F))
 _CRLF = b"\r\n"
 _IDENTITY_ENCODINGS = frozenset(("7bit", "8bit", "binary"))
@@ -101,7 +101,7 @@ def _header(line: bytes) -> tuple[str, str]:
         name, colon, value = line.decode("utf-8").partition(":")
     except UnicodeDecodeError:
         raise MultipartFault("not-utf8") from None
-    if not colon or not _is_token(name):
+    if not colon or not is_token(name):
         raise MultipartFault("header-syntax")
     return name.lower(), value.strip(" ")
 
@@ -138,7 +138,7 @@ def _parameters(text: str) -> dict[str, str]:
         if not text.startswith(";"):
             raise MultipartFault("disposition")
         key, equals, text = text[1:].lstrip(" ").partition("=")
-        if not equals or not _is_token(key):
+        if not equals or not is_token(key):
             raise MultipartFault("disposition")
         if "*" in key:
             raise MultipartFault("extended-parameter")
@@ -157,7 +157,7 @@ def _value(text: str) -> tuple[str, str]:
             raise MultipartFault("disposition")
         return value, rest
     value, semicolon, rest = text.partition(";")
-    if not _is_token(value):
+    if not is_token(value):
         raise MultipartFault("disposition")
     return value, semicolon + rest
 
@@ -173,7 +173,3 @@ def _is_ascii_only(content_type: str) -> bool:
     if charset in _SUBSETS_OR_LATIN_1:
         return True
     raise MultipartFault("charset")
-
-
-def _is_token(text: str) -> bool:
-    return bool(text) and _TOKEN.issuperset(text)

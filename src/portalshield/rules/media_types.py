@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from portalshield.rules.http_tokens import is_token
+
 _MAX_BYTES = 512
 _MEMO_ENTRIES = 512
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _QUOTABLE = frozenset("\t " + "".join(map(chr, range(0x21, 0x7F))))
 _BLANK = " \t"
 
@@ -107,7 +108,7 @@ def _parse(value: bytes) -> MediaType | None:
         return None
     head, semicolon, rest = value.decode("ascii").strip(_BLANK).partition(";")
     type, slash, subtype = head.rstrip(_BLANK).lower().partition("/")
-    if not slash or not _is_token(type) or not _is_token(subtype) or "*" in (type, subtype):
+    if not slash or not is_token(type) or not is_token(subtype) or "*" in (type, subtype):
         return None
     parameters = _parameters(semicolon + rest)
     return None if parameters is None else MediaType(type, subtype, parameters)
@@ -124,7 +125,7 @@ def _parameters(text: str) -> tuple[tuple[str, str], ...] | None:
             continue
         name, equals, text = text.partition("=")
         name = name.lower()
-        if not equals or not _is_token(name) or name in found:
+        if not equals or not is_token(name) or name in found:
             return None
         value, text = _value(text)
         if value is None:
@@ -139,7 +140,7 @@ def _value(text: str) -> tuple[str | None, str]:
     if not text.startswith('"'):
         value, semicolon, rest = text.partition(";")
         value = value.rstrip(_BLANK)
-        return (value if _is_token(value) else None), semicolon + rest
+        return (value if is_token(value) else None), semicolon + rest
     characters: list[str] = []
     position = 1
     while position < len(text):
@@ -154,7 +155,3 @@ def _value(text: str) -> tuple[str | None, str]:
         characters.append(character)
         position += 1
     return None, ""
-
-
-def _is_token(text: str) -> bool:
-    return bool(text) and _TOKEN.issuperset(text)

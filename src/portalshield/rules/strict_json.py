@@ -17,6 +17,7 @@ check for duplicates, 0.7 to 0.85 before the bounds, which lets 1e400 through; `
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NoReturn
@@ -100,6 +101,17 @@ def walk(value: Any, names: frozenset[str]) -> tuple[tuple[str, Any], ...]:
         else:
             reached += [child for child in node if type(child) in _CONTAINERS]
     return tuple(found)
+
+
+def noting(names: frozenset[str], found: list[tuple[str, Any]]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """An `object_pairs_hook` for the standard parser that adds every member of these names to `found`: also those of a
+    name that stands twice in one object, of which `walk` sees the last."""
+
+    def every_pair(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        found.extend(member for member in members if member[0] in names)
+        return dict(members)
+
+    return every_pair
 
 
 # -- bounds -----------------------------------------------------------------------------------------------------------

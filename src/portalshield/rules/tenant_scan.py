@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from portalshield.rules.addressed import MAX_ID, as_id, same_id
-from portalshield.rules.strict_json import needs_no_escape, walk
+from portalshield.rules.strict_json import needs_no_escape, noting, walk
 
 _BLANKS = b" \t\r\n\x1e"
 
@@ -80,15 +80,11 @@ class TenantScan:
         found = [value for document in _documents(body) for _, value in walk(document, self._names)]
         if len(found) >= shown:
             return found
-
-        def every_pair(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            found.extend(value for name, value in pairs if name in self._names)
-            return dict(pairs)
-
         # A name may stand twice in one object, and readers differ on which of them counts.
-        for _ in _documents(body, every_pair):
+        pairs: list[tuple[str, Any]] = []
+        for _ in _documents(body, noting(self._names, pairs)):
             continue
-        return found
+        return found + [value for _, value in pairs]
 
 
 Hook = Callable[[list[tuple[str, Any]]], Any]

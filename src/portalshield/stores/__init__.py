@@ -11,7 +11,7 @@ from portalshield.model.needs import Counts, GiveBack, Hit, Unavailable
 from portalshield.stores.memory import MemoryStore
 from portalshield.stores.outage import Notify, OnOutage, OutageStore
 
-__all__ = ["MemoryStore", "Store", "gives_back", "open_store"]
+__all__ = ["MemoryStore", "Store", "gives_back", "open_store", "redis_address"]
 
 _REDIS = ("redis", "rediss", "unix", "redis+unix")
 
@@ -50,9 +50,15 @@ class Store(Protocol):
         """Give back what was opened on this event loop, and what `close` does."""
 
 
+def redis_address(uri: str) -> str | None:
+    """The address as redis-py has it (`redis+unix` is its `unix`); None for storages it is not used for."""
+    uri = uri.removeprefix("async+")  # the door decides the colour
+    return uri.removeprefix("redis+") if uri.partition("://")[0] in _REDIS else None
+
+
 def gives_back(uri: str) -> bool:
     """The storage of this address can answer `GiveBack`, which login brakes need: memory and Redis."""
-    return uri.removeprefix("async+").partition("://")[0] in ("memory", *_REDIS)
+    return redis_address(uri) is not None or uri.removeprefix("async+").partition("://")[0] == "memory"
 
 
 def open_store(
@@ -71,10 +77,11 @@ def open_store(
     memory = MemoryStore(max_keys)
     if scheme == "memory":
         return memory
-    if scheme in _REDIS:
+    address = redis_address(uri)
+    if address is not None:
         from portalshield.stores.redis import RedisStore  # an extra
 
-        return OutageStore(RedisStore(uri.removeprefix("redis+")), memory, on_outage, notify)
+        return OutageStore(RedisStore(address), memory, on_outage, notify)
     from portalshield.stores.generic import GenericStore
 
     return OutageStore(GenericStore(uri), memory, on_outage, notify)

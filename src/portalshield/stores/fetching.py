@@ -1,4 +1,4 @@
-"""One guarded GET for documents that an issuer publishes (a key set, later a discovery document), and its pace.
+"""One guarded GET for documents that an issuer publishes (a key set, a discovery document), and its pace.
 
 The facts this obeys: a socket time-out counts per operation, so a server that drips one byte a second holds a reader
 for hours; here every operation gets only what is left of one total deadline. No redirects (an open redirect at the

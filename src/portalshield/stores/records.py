@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from portalshield.model.needs import Claim, Claimed, Settle, Settled, Taken, Unavailable
+from portalshield.stores import redis_address
 
 TICKET_BYTES = 16
 MAX_FINGERPRINT = 64
@@ -63,17 +64,17 @@ def open_records(uri: str, *, max_entries: int = 100_000) -> RecordStore:
 
     Raises `ValueError` as `open_store` does.
     """
-    uri = uri.removeprefix("async+")
-    if is_shared(uri):
+    address = redis_address(uri)
+    if address is not None:
         from portalshield.stores.redis_records import RedisRecords  # an extra
 
-        return RedisRecords(uri.removeprefix("redis+"))
+        return RedisRecords(address)
     return MemoryRecords(max_entries)
 
 
 def is_shared(uri: str) -> bool:
     """Records at this address are those of all workers."""
-    return uri.removeprefix("async+").partition("://")[0] in ("redis", "rediss", "unix", "redis+unix")
+    return redis_address(uri) is not None
 
 
 def new_ticket(claim: Claim) -> bytes:

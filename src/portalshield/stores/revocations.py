@@ -24,6 +24,7 @@ from math import inf
 from typing import Any, Literal, Protocol
 
 from portalshield.rules.revocation import KINDS, MAX_ENTRIES, NONE, Kind, Revocation, Revocations
+from portalshield.stores import redis_address
 
 _log = logging.getLogger("portalshield")
 OnOutage = Literal["local", "closed"]
@@ -82,10 +83,8 @@ class RevocationStore(Protocol):
 
 def open_revocations(uri: str, on_outage: OnOutage = "local") -> RevocationStore:
     """On Redis where `uri` is one that `open_store` uses redis-py for, else in this process. Opens no connection."""
-    uri = uri.removeprefix("async+")
-    if uri.partition("://")[0] not in ("redis", "rediss", "unix", "redis+unix"):
-        return LocalRevocations()
-    return RedisRevocations(partial(_client, uri.removeprefix("redis+")), on_outage=on_outage)
+    address = redis_address(uri)
+    return LocalRevocations() if address is None else RedisRevocations(partial(_client, address), on_outage=on_outage)
 
 
 def _client(uri: str) -> Any:

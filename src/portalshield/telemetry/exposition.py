@@ -43,7 +43,6 @@ _COUNTERS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("redactions", "portalshield_redactions", "detector", "Values that were replaced, by what found them."),
     ("redactor_errors", "portalshield_redactor_errors", "", "Values replaced because redaction itself failed."),
     ("tripwire", "portalshield_tripwire", "detector", "Values found in a line that was thought to be clean."),
-    ("webhooks", "portalshield_webhooks", "outcome", "Webhook deliveries, by provider and outcome."),
     ("sentry_capped", "portalshield_sentry_capped", "", "Error events held back because too many of a kind came."),
     ("uncounted", "portalshield_uncounted", "", "Counts that found no room under a name of their own."),
 )
@@ -205,15 +204,6 @@ class Exposition:
             return True
         scheme, _, given = (authorization or b"").partition(b" ")
         return hmac.compare_digest(scheme.lower() + b" " + given.strip(), self._token)
-
-
-def server_timing(duration_ns: int, overhead_ns: int) -> bytes:
-    """The value of `Server-Timing`: the application's and the shield's milliseconds, rounded to 0.1.
-
-    Not for routes that check passwords or codes: how long they take says whether an account exists.
-    """
-    app = max(0, duration_ns - overhead_ns) // 100_000 / 10
-    return b"app;dur=%.1f, shield;dur=%.1f" % (app, overhead_ns // 100_000 / 10)
 
 
 # -- an existing registry ---------------------------------------------------------------------------------------------

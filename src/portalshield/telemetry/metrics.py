@@ -16,12 +16,13 @@ import sys
 import threading
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
 from portalshield.rules.histogram import Buckets
+from portalshield.telemetry.lines import METHODS
 from portalshield.telemetry.slots import OwnMemory, Slot, SlotFile, SlotsTakenError
 
 MAX_ROUTES: Final = 500
@@ -29,7 +30,6 @@ OTHER: Final = "(other)"
 MAX_ROWS: Final = 4096
 """Different (method, route, status), decisions and single counters together; what comes later is counted as other."""
 DECISIONS: Final = ("allowed", "refused", "would_refuse")
-_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"))
 _HEADER: Final = 64
 _OVERHEAD_BUCKETS: Final = 64
 """Powers of two of nanoseconds, by `int.bit_length`."""
@@ -78,7 +78,6 @@ class Metrics:
         self._words = _ROUTES_AT + (MAX_ROUTES + 1) * self.buckets.size
         self._file = self._open(folder)
         self._growing = threading.RLock()
-        self._sources: list[Callable[[], Mapping[tuple[str, str], int]]] = []
         self._renew()
         self.record: Callable[[str, str, int, int, int], None] = self._recorder()
         """`record(method, route, status, duration_ns, overhead_ns)`: count one request. Never raises for a closed
@@ -131,7 +130,7 @@ class Metrics:
 
     def _new_request(self, method: str, route: str, status: int) -> tuple[Any, int, int]:
         with self._growing:
-            known = method if method in _METHODS else "_OTHER"
+            known = method if method in METHODS else "_OTHER"
             code = status if 100 <= status <= 599 else 0
             route_index = self._route(route)
             shown = route if route_index < MAX_ROUTES else OTHER
@@ -223,10 +222,6 @@ class Metrics:
 
     # -- reading
 
-    def watch(self, source: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        """Counters that somebody else keeps for this process: `{(counter, label): total}`, asked when it is read."""
-        self._sources.append(source)
-
     def snapshot(self) -> Snapshot:
         """The sum over all workers that ever counted into the file, or of this process."""
         found = Snapshot()
@@ -236,9 +231,6 @@ class Metrics:
             memories.append(own)
         for memory in memories:
             self._merge(found, memory)
-        for source in self._sources:
-            for name, total in source().items():
-                found.rows[name] = found.rows.get(name, 0) + total
         return found
 
     def _merge(self, found: Snapshot, memory: Slot | OwnMemory) -> None:
@@ -262,11 +254,6 @@ class Metrics:
             return
         held = found.durations.get(route)
         found.durations[route] = own if held is None else [a + b for a, b in zip(held, own, strict=True)]
-
-    def quantile_ms(self, route: str, share: float) -> float:
-        """A quantile of a route's durations since the start, all workers together, within 1.8 %."""
-        counts = self.snapshot().durations.get(route)
-        return self.buckets.summary(counts, (share,)).quantiles_ns[0] / 1e6 if counts is not None else 0.0
 
 
 _files: dict[Path, SlotFile] = {}

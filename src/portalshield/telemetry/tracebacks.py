@@ -7,9 +7,8 @@ an exception group.
 from __future__ import annotations
 
 import traceback
-from typing import Any, Final
+from typing import Final
 
-from portalshield.rules.carriers import REDACTED
 from portalshield.rules.redaction import Redactor
 from portalshield.rules.truncation import MAX_TEXT
 
@@ -64,41 +63,3 @@ def _places(error: BaseException) -> str:
         members = link.exceptions[:10] if isinstance(link, BaseExceptionGroup) else ()
         lines.append(" ".join((type(link).__name__, *(type(member).__name__ for member in members))))
     return "\n".join(lines)
-
-
-def exception_fields(error: BaseException, redactor: Redactor) -> list[dict[str, Any]]:
-    """The chain as records, outermost first: type, message, notes, frames (file, line, function), redacted."""
-    chain: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen and len(chain) < _MAX_CHAIN:
-        seen.add(id(current))
-        chain.append(_fields(current, redactor))
-        current = current.__cause__ or current.__context__
-    return chain
-
-
-def _fields(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    frames = traceback.extract_tb(error.__traceback__, limit=-_MAX_FRAMES)
-    fields: dict[str, Any] = {
-        "type": type(error).__name__,
-        "message": _message(error, redactor),
-        "frames": [{"file": frame.filename, "line": frame.lineno, "function": frame.name} for frame in frames],
-    }
-    notes = getattr(error, "__notes__", None)
-    if notes and redactor.mode != "strict":
-        fields["notes"] = [redactor.text(str(note)) for note in list(notes)[:10]]
-    if isinstance(error, BaseExceptionGroup):
-        fields["members"] = [
-            {"type": type(member).__name__, "message": _message(member, redactor)} for member in error.exceptions[:10]
-        ]
-    return fields
-
-
-def _message(error: BaseException, redactor: Redactor) -> str:
-    if redactor.mode == "strict":
-        return REDACTED
-    try:
-        return redactor.text(str(error))
-    except Exception:
-        return ""
