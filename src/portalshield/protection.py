@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 from portalshield.context import CURRENT, LAST
@@ -44,7 +45,8 @@ from portalshield.stores.memo import TimedMemo
 from portalshield.stores.records import open_records
 from portalshield.stores.revocations import open_revocations
 from portalshield.telemetry.lines import RequestLines
-from portalshield.telemetry.setup import detector_problems, open_telemetry
+from portalshield.telemetry.metrics import Metrics
+from portalshield.telemetry.setup import detector_problems, open_metrics, open_telemetry
 
 _log = logging.getLogger("portalshield")
 Authenticate = Callable[[Any], Any]
@@ -133,6 +135,11 @@ class Protection:
             timing=_timing if self.settings.metrics.server_timing else None,
         )
 
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What is counted of this application's requests, from the first one on."""
+        return open_metrics(self.settings.budget)
+
     @property
     def guards_responses(self) -> bool:
         """Answers are read for other tenants' rows, unless a route says otherwise."""
@@ -159,7 +166,7 @@ class Protection:
             environment=settings.env,
             facts=_facts,
             metrics_config=settings.metrics,
-            budget=settings.budget,
+            metrics=self.metrics,
             detectors=self._detectors,
         )
         if not settings.development and not settings.hosts.allowed:

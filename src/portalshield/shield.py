@@ -15,6 +15,7 @@ from portalshield.report import Finding, RouteReport, findings, reports
 from portalshield.routes import Row
 from portalshield.rules.detectors import Detector
 from portalshield.settings import Settings
+from portalshield.telemetry.metrics import Metrics
 
 
 class Shield:
@@ -85,6 +86,12 @@ class Shield:
     def settings(self) -> Settings:
         """The settings in force."""
         return self.protection.settings
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted, for a page or an exporter of your own: `telemetry.exposition.collect_into(shield.metrics)`,
+        `telemetry.otel.observe(shield.metrics)`."""
+        return self.protection.metrics
 
     def revoke(
         self,

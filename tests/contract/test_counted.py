@@ -125,3 +125,16 @@ def test_a_slow_application_is_marked(make_portal: MakePortal, capfd: pytest.Cap
     lines = [line for line in capfd.readouterr().out.splitlines() if '"route":"/slow"' in line]
     assert len(lines) == 1
     assert '"over_budget":true' in lines[0]
+
+
+def test_an_existing_registry_shows_the_same(portal: Portal) -> None:
+    """`shield.metrics` is there before the first request, and is what the page tells of."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from portalshield.telemetry.exposition import collect_into
+
+    registry = CollectorRegistry()
+    collect_into(portal.shield.metrics, registry)
+    portal.request("GET", "/public")
+    row = 'portalshield_requests_total{method="GET",route="/public",status="200"} 1.0'
+    assert row in generate_latest(registry).decode()

@@ -90,3 +90,24 @@ def test_the_applications_own_errors_are_its_own(make_portal: MakePortal, status
     assert (answer.status, answer.body, answer.get("x-own")) == (status, b"own", "1")
     assert (answer.get("content-type") or "").startswith("text/x-own")
     assert len(answer.get("x-request-id") or "") == 32
+
+
+@pytest.mark.parametrize(
+    ("status", "target", "headers"),
+    [
+        pytest.param(431, "/public", [(f"x-{n}", "1") for n in range(201)], id="fields"),
+        pytest.param(431, "/public", [("x-large", "a" * 70_000)], id="bytes"),
+        pytest.param(414, "/public?" + "a" * 8_500, [], id="address"),
+        pytest.param(414, "/public?" + "a&" * 1_000, [], id="parameters"),
+        pytest.param(400, "/public", [("host", "a@b")], id="host"),
+        pytest.param(400, "/public", [("authorization", "Bearer a, Basic b")], id="two credentials"),
+    ],
+)
+def test_a_path_that_is_remembered_knows_every_limit(
+    make_portal: MakePortal, status: int, target: str, headers: list[tuple[str, str]]
+) -> None:
+    """What serves a spelling is remembered; what a request is, is looked at every time."""
+    portal = make_portal()
+    for _ in range(2):
+        assert portal.request("GET", "/public").status == 200
+        assert portal.request("GET", target, headers).status == status

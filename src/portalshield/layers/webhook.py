@@ -24,6 +24,7 @@ from portalshield.model.needs import Claim, Claimed, Settle, Taken, Unavailable
 from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Reply, Verdict, problem
+from portalshield.rules.http_tokens import is_token
 from portalshield.rules.kept_answers import pack, unpack
 from portalshield.rules.secrets_known import guessable
 from portalshield.rules.webhooks import (
@@ -42,7 +43,6 @@ KEPT_BODY = 16_384
 _PREFIX = "PORTALSHIELD_WEBHOOK"
 _LEAST_SECRET = 16
 _TRY_AGAIN = frozenset((0, 408, 425, 429))
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _PATH = "/:@!$&'()*+,;=~-._"
 _UNREAD = problem("invalid-signature", why="body-incomplete")
 _RUNNING = problem("in-flight", why="delivery-running", fields=((b"retry-after", b"10"),))
@@ -122,7 +122,7 @@ class WebhookConfig(BaseModel):
             hint = "Name the header that carries the signature, for example X-Signature."
             yield ConfigurationProblem("PS-HOOK-003", f"{prefix}__HEADER", "is missing: hmac needs it.", hint)
         for variable, name in (("HEADER", self.header), ("TIME_HEADER", self.time_header)):
-            if name is not None and not (name and set(name) <= _TOKEN):
+            if name is not None and not is_token(name):
                 yield ConfigurationProblem("PS-HOOK-008", f"{prefix}__{variable}", "is no name of a header.")
 
     def _secret_fault(self, scheme: str, secret: Secret) -> str | None:

@@ -47,14 +47,14 @@ def open_telemetry(
     environment: str,
     facts: Facts,
     metrics_config: MetricsConfig | None = None,
-    budget: BudgetConfig | None = None,
+    metrics: Metrics | None = None,
     detectors: Iterable[Detector] = (),
 ) -> Telemetry:
     """Start redaction, request lines, counters, logging and Sentry as configured.
 
     `facts` tells what of the running request belongs to a Sentry event; it is asked when one is captured.
     """
-    metrics = open_metrics(budget or BudgetConfig())
+    metrics = metrics or open_metrics(BudgetConfig())
     pseudonyms = Pseudonyms(*_keys(log, warn=environment == "production"))
     redactor = Redactor(
         log.redact_fields, log.redact_allow_fields, log.redact_mode, pseudonyms, detectors, counted=metrics.count

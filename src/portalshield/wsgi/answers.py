@@ -13,18 +13,13 @@ from portalshield.context import CURRENT
 from portalshield.held import Answered, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Problem, Reply
-from portalshield.runtime import (
-    CRASHED,
-    UNCONFIRMED,
-    Runtime,
-)
+from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime
 from portalshield.wire import reason
+from portalshield.wsgi.bodies import BodyRefusedError
+from portalshield.wsgi.walking import answer_to
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
-
-from portalshield.wsgi.bodies import BodyRefusedError
-from portalshield.wsgi.walking import answer_to
 
 
 class Response:

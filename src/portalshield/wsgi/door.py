@@ -23,14 +23,13 @@ from portalshield.runtime import (
     unopened,
 )
 from portalshield.wire import reason
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
 from portalshield.wsgi.answers import Judged, Response, apart
 from portalshield.wsgi.bodies import admit_body, announces
 from portalshield.wsgi.fields import EnvironHeaders, measured, path_of
 from portalshield.wsgi.walking import judge
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _ids = RequestIds()
 

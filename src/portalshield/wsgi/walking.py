@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import (
@@ -30,13 +30,7 @@ from portalshield.model.needs import (
 from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict
 from portalshield.rules.colour import is_async
-from portalshield.runtime import (
-    Runtime,
-)
-
-if TYPE_CHECKING:
-    pass
-
+from portalshield.runtime import Runtime
 from portalshield.wsgi.bodies import read_body
 
 
