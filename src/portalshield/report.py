@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from types import FunctionType
 from typing import Any, Literal
 
 from portalshield.flow import Plan
@@ -305,6 +306,8 @@ def _of_decorators(rows: list[Row]) -> Iterator[Finding]:
     for name in modules:
         module = sys.modules.get(name)
         for attribute, value in list(vars(module).items()) if module is not None else ():
+            if not issubclass(type(value), FunctionType | type):
+                continue  # `flask.request` and its like stand for something else, and raise outside of a request
             here = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
             if (
                 isinstance(getattr(value, METADATA, None), dict)

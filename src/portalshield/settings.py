@@ -87,7 +87,9 @@ class ModeConfig(BaseModel):
         for name, mode in (("", self.default), *((layer, self.of(layer)) for layer in LAYERS)):
             if mode is not None and mode_fault(mode):
                 variable = f"{PREFIX}MODE" + (f"__{name.upper()}" if name else "")
-                yield ConfigurationProblem("PS-MODE-001", variable, "is no mode.", "Write enforce, report or off.")
+                yield ConfigurationProblem(
+                    "PS-MODE-001", variable, "is no mode.", "Write enforce, report, report:25% or off."
+                )
 
 
 class StorageConfig(BaseModel):

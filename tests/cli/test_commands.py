@@ -128,3 +128,21 @@ def test_an_application_that_cannot_be_found_exits_2(target: str) -> None:
     result = _run("routes", target)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_check_looks_at_modules_with_flask_s_proxies(tmp_path: Path) -> None:
+    """`request`, `g` and our own `principal` raise outside of a request; a forgotten route beside them is found."""
+    (tmp_path / "proxied.py").write_text(
+        "from flask import Flask, current_app, g, request, session\n"
+        "from portalshield import Shield, protect\n"
+        "from portalshield.flask import principal\n"
+        "app = Flask(__name__)\n"
+        "@app.get('/')\n"
+        "def home():\n    return {'path': request.path}\n"
+        "@protect(roles=['owner'])\n"
+        "def forgotten():\n    return {}\n"
+        "Shield(app)\n"
+    )
+    done = _run("check", "proxied:app", cwd=tmp_path)
+    assert "PS-ROUTE-102" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr

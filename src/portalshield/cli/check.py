@@ -44,4 +44,4 @@ def _print(found: list[Finding]) -> None:
         if finding.hint:
             click.echo(f"{'':22}{finding.hint}")
     counts = ", ".join(f"{n} {name}" for name in reversed(SEVERITIES) if (n := sum(f.severity == name for f in found)))
-    click.echo(f"{len(found)} findings" + (f": {counts}" if counts else ""))
+    click.echo(f"{len(found)} finding{'' if len(found) == 1 else 's'}" + (f": {counts}" if counts else ""))

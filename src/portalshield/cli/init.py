@@ -29,7 +29,7 @@ PORTALSHIELD_LOG__PSEUDONYM_KEY=
 PORTALSHIELD_POLICY_FILE=portalshield.toml
 """
 _LINES = """\
-Add two lines where the application is made:
+Add two lines where the application is made, unless they are there already:
 
     from portalshield import Shield
     Shield(app)
@@ -64,13 +64,16 @@ def _files(found: list[RouteReport]) -> dict[str, str]:
 def _policy_file(found: list[RouteReport]) -> str:
     """Every route as a comment with the strict default; uncomment what shall differ."""
     lines = [
-        "# Every route has the strict default: a verified principal with a tenant. Uncomment what shall differ.",
+        "# Every route has the strict default: a verified principal with a tenant. Uncomment and change what shall",
+        "# differ; public = true means anybody on the internet.",
         "",
     ]
     for report in found:
         method = "GET" if report.kind == "websocket" else report.method
         path = report.path.replace("{path}", "*") if report.kind == "mount" else report.path
-        lines += ["# [[route]]", f'# match = "{method} {path}"', "# public = true", ""]
+        # A route with a parameter serves somebody's data: nobody shall open it by taking away a few marks.
+        suggestion = "# public = true" if "{" not in path else '# scopes = ["..."]'
+        lines += ["# [[route]]", f'# match = "{method} {path}"', suggestion, ""]
     return "\n".join(lines)
 
 
