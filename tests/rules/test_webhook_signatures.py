@@ -336,6 +336,23 @@ def test_shopify_topics_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
+    "topic",
+    [
+        pytest.param(b"Orders/Paid", id="capitals"),
+        pytest.param(b"orders/paid,", id="comma"),
+        pytest.param(b"orders paid", id="blank inside"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_shopify_topics_have_one_spelling(topic: bytes) -> None:
+    """The topic is not signed: a captured delivery must not come again under another spelling of it."""
+    sender = SENDERS["shopify"]
+    assert isinstance(sender.judge(replaced(sender.sent(), b"x-shopify-topic", lambda value: topic)), str)
+    padded = replaced(sender.sent(), b"x-shopify-topic", lambda value: b" " + value + b" ")
+    assert sender.judge(padded) == sender.judge(sender.sent())
+
+
+@pytest.mark.parametrize(
     "extra", [pytest.param(b"GOOD,v0=1", id="another version"), pytest.param(b" GOOD ", id="blanks")]
 )
 def test_what_is_not_signed_does_not_make_a_new_delivery(extra: bytes) -> None:

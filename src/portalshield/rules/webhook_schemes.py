@@ -273,7 +273,14 @@ def _slack(delivery: Delivery) -> Offered:
     return Offered(((b"v1", from_hex(text)),), ((b"v0:" + time + b":", delivery.body),), time)
 
 
+_TOPIC = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_./")
+
+
 def _shopify(delivery: Delivery) -> Offered:
+    """The topic is not signed, so it has one spelling: else a copy could come again under another one."""
+    topic = field(delivery, b"x-shopify-topic")
+    if not _TOPIC.issuperset(topic):
+        raise SignatureFault("topic-malformed")
     return Offered(((b"v1", from_base64(field(delivery, b"x-shopify-hmac-sha256"))),), ((delivery.body,),))
 
 

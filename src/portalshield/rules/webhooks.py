@@ -74,7 +74,7 @@ class WebhookVerifier:
                 raise SignatureFault("too-old-or-early")
         if not self._signed(offered):
             raise SignatureFault("signature-wrong")
-        marks = (b"\n".join(delivery.get_all(name)) for name in self._marks)
+        marks = (b"\n".join(delivery.get_all(name)).strip(b" \t") for name in self._marks)
         return _identity(marks, offered.texts[0])
 
     def _signed(self, offered: Offered) -> bool:
