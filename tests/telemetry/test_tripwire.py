@@ -14,7 +14,7 @@ from portalshield.telemetry import logs
 from portalshield.telemetry.config import BudgetConfig, LogConfig, MetricsConfig, SentryConfig
 from portalshield.telemetry.metrics import Metrics
 from portalshield.telemetry.otel import observe
-from portalshield.telemetry.setup import Telemetry, detector_problems, open_telemetry
+from portalshield.telemetry.setup import Telemetry, detector_problems, open_metrics, open_telemetry
 from portalshield.telemetry.tripwire import tripped
 
 
@@ -44,7 +44,7 @@ def telemetry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Telemetry]:
         environment="test",
         facts=lambda lines: None,
         metrics_config=MetricsConfig(path="/metrics", token=Secret("t" * 16)),
-        budget=BudgetConfig(p95_ms=700, app_ms=250),
+        metrics=open_metrics(BudgetConfig(p95_ms=700, app_ms=250)),
     )
     logs.uninstall()
     structlog.reset_defaults()
