@@ -30,3 +30,33 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def _logging_as_it_was() -> Iterator[None]:
     yield
     logs.uninstall()
+
+
+# -- Redis servers of the tests' own -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Any]:
+    """One server for the tests that leave it well."""
+    yield from _redis()
+
+
+@pytest.fixture
+def server(shared: Any) -> Any:
+    """That one, empty."""
+    shared.admin("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+def victim() -> Iterator[Any]:
+    """A server to be maltreated."""
+    yield from _redis()
+
+
+def _redis() -> Iterator[Any]:
+    from redis_server import Server  # skips where there is no Redis
+
+    server = Server()
+    yield server
+    server.close()

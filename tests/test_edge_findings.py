@@ -1,4 +1,4 @@
-"""What `check` says about the edge (E-9): each dangerous setting has an id, a severity, a test and a page."""
+"""What `check` says about the edge: each dangerous setting has an id, a severity, a test and a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request ids: random, never twice, not even in two processes that were one (D-10)."""
+"""Request ids: random, never twice, not even in two processes that were one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -32,7 +32,7 @@ from portalshield.flow import (
 )
 from portalshield.held import Answered, Coverage, Held
 from portalshield.model.exchange import Exchange
-from portalshield.model.needs import Answer, Need, TenantOf, Tenants
+from portalshield.model.needs import Answer, Identified, Need, Owners, TenantOf, Tenants
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
@@ -212,6 +212,14 @@ class Runtime:
             return None
         found = self.tenants.get((need.principal.issuer, need.principal.subject), x.now)
         return Tenants(found) if found is not None else None
+
+    def identified(self, found: Any) -> Identified:
+        """What `authenticate` returned: a principal, or nobody, whatever else it was."""
+        return Identified(found if isinstance(found, Principal) else None)
+
+    def owned(self, found: Iterable[Any]) -> Owners:
+        """What the owners of objects returned, as texts."""
+        return Owners(tuple([str(tenant) if tenant is not None else None for tenant in found]))
 
     def remember_tenants(self, x: Exchange, principal: Principal, answer: Any) -> Tenants:
         """Normalise what `tenant_of` returned (one, several or None) and keep it."""

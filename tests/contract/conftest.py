@@ -107,3 +107,18 @@ def storage(request: pytest.FixtureRequest) -> str:
     server = request.getfixturevalue("own_redis")
     server.admin("FLUSHALL")
     return str(server.uri)
+
+
+# -- what is processed once: each module makes its own callers (`make_caller`) ----------------------------------------
+
+
+@pytest.fixture
+def caller(make_caller: Any) -> Any:
+    """With records in memory."""
+    return make_caller()
+
+
+@pytest.fixture
+def kept(make_caller: Any, storage: str) -> Any:
+    """With records in memory, and with records on Redis."""
+    return make_caller({"STORAGE": storage})

@@ -255,6 +255,9 @@ class FailingRecords:
     async def asettle(self, settle: Settle) -> Any:
         return self.settle(settle)
 
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
     def _fails(self, need: Any) -> Unavailable | None:
         if not isinstance(need, self._kind):
             return None

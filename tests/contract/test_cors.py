@@ -1,4 +1,4 @@
-"""CORS through both doors (C-01 to C-18): who may read what, and which policies stop the start."""
+"""CORS through both doors: who may read what, and which policies stop the start."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestAllowedOrigins:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_every_configured_method_and_header_works(self, portal: Portal, method: str) -> None:
-        """Preflight and the request after it, for each of them (C-01)."""
+        """Preflight and the request after it, for each of them."""
         for field in FIELDS:
             found = cors_fields(portal.request("OPTIONS", "/search", preflight(ORIGIN, method, field)))
             assert method in found["access-control-allow-methods"].split(", ")

@@ -1,4 +1,4 @@
-"""CSRF without tokens, through both doors (F-01): Sec-Fetch-Site x Origin x agreement with Host x method."""
+"""CSRF without tokens, through both doors: Sec-Fetch-Site x Origin x agreement with Host x method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Security headers through both doors (H-01, E-2): byte by byte, on every kind of answer."""
+"""Security headers through both doors: byte by byte, on every kind of answer."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Idempotency keys through both doors: a repetition is answered, never processed, and nobody gets another's (I-01)."""
+"""Idempotency keys through both doors: a repetition is answered, never processed, and nobody gets another's."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from doors import Answer
 
 from conftest import MakePortal
 from portalshield import Policy, Principal
+from portalshield.context import CURRENT
 from portalshield.layers.idempotency import KEPT_BODY
 from portalshield.model.needs import Claim, Settle
 from portalshield.model.policy import Idempotent
@@ -51,18 +54,6 @@ def make_caller(make_portal: MakePortal) -> Iterator[MakeCaller]:
     yield make
     for caller in made:
         caller.close()
-
-
-@pytest.fixture
-def caller(make_caller: MakeCaller) -> Caller:
-    """With records in memory."""
-    return make_caller()
-
-
-@pytest.fixture
-def kept(make_caller: MakeCaller, storage: str) -> Caller:
-    """With records in memory, and with records on Redis."""
-    return make_caller({"STORAGE": storage})
 
 
 @pytest.fixture
@@ -368,6 +359,60 @@ def test_a_store_that_fails_behind_the_handler_changes_no_answer(caller: Caller,
     assert caller.send(*order).status == 200
     caller.runtime.records = records
     assert caller.send(*order).status == (200 if lost else 409)
+    assert len(caller.deeds.runs) == 1
+
+
+class BrokenRecords(FailingRecords):
+    """A store with a bug: it raises instead of saying that it cannot."""
+
+    def settle(self, settle: Settle) -> Any:
+        """Never returns."""
+        raise RuntimeError("a bug")
+
+
+def test_a_store_with_a_bug_changes_no_answer(caller: Caller, order: Call, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the request ends as it should, and so does the next one."""
+    caller.runtime.records = BrokenRecords(caller.runtime.records, Settle)
+    answer = caller.send(*order)
+    assert (answer.status, answer.error) == (200, None)
+    assert "RuntimeError" in caplog.text
+    assert CURRENT.get() is None
+    assert caller.send("GET", "/public").status == 200
+
+
+class SlowRecords(FailingRecords):
+    """A store that takes its time to settle."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner, type(None))
+        self.asked = asyncio.Event()
+
+    async def asettle(self, settle: Settle) -> Any:
+        """Says that it was asked, and answers only then."""
+        self.asked.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return self.settle(settle)
+
+
+def test_a_client_that_leaves_while_the_answer_is_kept_finds_it(make_caller: MakeCaller) -> None:
+    """What was begun to be kept is kept: a request that was cancelled then is not processed a second time (ASGI)."""
+    caller = make_caller()
+    if not caller.asgi:
+        return  # a WSGI worker is not interrupted
+    slow = caller.runtime.records = SlowRecords(caller.runtime.records)
+    call = order_of(caller, key="leaves")
+
+    async def cancelled() -> None:
+        running = asyncio.ensure_future(caller._asent(call))
+        await slow.asked.wait()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    caller.runner.run(cancelled())
+    again = caller.send(*call)
+    assert (again.status, again.get("idempotent-replayed")) == (200, "true")
     assert len(caller.deeds.runs) == 1
 
 

@@ -1,4 +1,4 @@
-"""Guessing passwords is slowed per account and per address, through both doors (E-7)."""
+"""Guessing passwords is slowed per account and per address, through both doors."""
 
 from __future__ import annotations
 

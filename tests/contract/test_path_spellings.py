@@ -1,4 +1,4 @@
-"""No spelling of path, method, Host or header opens a protected route or another tenant (N-01 to N-04).
+"""No spelling of path, method, Host or header opens a protected route or another tenant.
 
 The judge is the bare portal: what the framework alone would run for the same request. Where it runs a protected
 handler, the shielded portal must not, unless the caller may.
@@ -356,7 +356,7 @@ def test_no_header_switches_the_shield_off(pair: Pair, name: str, value: str, me
     ],
 )
 def test_two_of_what_decides_are_none(pair: Pair, headers: list[tuple[str, str]]) -> None:
-    """Two readers could choose differently: no handler runs, not even for a caller who may (E-03)."""
+    """Two readers could choose differently: no handler runs, not even for a caller who may."""
     for extra in ([], pair.portal.bearer()):
         pair.portal.calls.clear()
         answer = pair.portal.request("POST", "/search", [*headers, *extra], b"{}", lint=False)
@@ -382,7 +382,7 @@ def test_a_second_credential_never_helps(pair: Pair) -> None:
     ],
 )
 def test_a_token_in_the_address_is_none(pair: Pair, target: str) -> None:
-    """RFC 9700: credentials in URLs end in logs and caches, so they open nothing (E-03)."""
+    """RFC 9700: credentials in URLs end in logs and caches, so they open nothing."""
     answer, ran = pair.shielded("GET", target.format(token=pair.portal.token()))
     assert (answer.status, ran) == (401, [])
 

@@ -1,4 +1,4 @@
-"""Who is asking, behind proxies and not, through both doors (X-01, X-02, R-02): the address, and what is counted."""
+"""Who is asking, behind proxies and not, through both doors: the address, and what is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate limits through both doors: exact counts, fields that parse, prices, overrides, keys, outages (R-01 to R-04)."""
+"""Rate limits through both doors: exact counts, fields that parse, prices, overrides, keys, outages."""
 
 from __future__ import annotations
 

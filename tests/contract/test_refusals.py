@@ -1,4 +1,4 @@
-"""What a refused client sees: one shape for all; the application's own errors stay as they are (E-04, E-06)."""
+"""What a refused client sees: one shape for all; the application's own errors stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas through both doors: what is wrong is told by pointer, and nothing of what was sent comes back (P-7)."""
+"""Schemas through both doors: what is wrong is told by pointer, and nothing of what was sent comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each fault of a real Redis looks like to clients of a portal, through both doors (E-5, Q5, D-01 to D-05).
+"""What each fault of a real Redis looks like to clients of a portal, through both doors.
 
 The run prints a table: fault, milliseconds of the first request and of the median one afterwards, what was answered
 before, during and after. Nothing here asserts how fast the machine is: only that nobody waits for the server for long.

@@ -97,7 +97,7 @@ def sample(essence: str, name: str = "files") -> bytes:
 @pytest.mark.parametrize("essence", TYPES)
 @pytest.mark.parametrize("target", ["/files", "/open-files"])
 def test_each_type_arrives_unchanged(make: MakePortal, essence: str, target: str) -> None:
-    """Name, type and every byte, read at once or streaming, where tenants are judged and where nothing is (P-6)."""
+    """Name, type and every byte, read at once or streaming, where tenants are judged and where nothing is."""
     portal = make()
     filename, content = FILES[essence]
     for size in (0, 50, 1):

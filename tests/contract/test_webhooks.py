@@ -1,4 +1,4 @@
-"""Webhooks through both doors: who comes in, each delivery once, nothing lost whatever fails (W-01 to W-08, P-5)."""
+"""Webhooks through both doors: who comes in, each delivery once, nothing lost whatever fails."""
 
 from __future__ import annotations
 
@@ -67,18 +67,6 @@ def make_caller(make_portal: MakePortal) -> Iterator[MakeCaller]:
     yield make
     for caller in made:
         caller.close()
-
-
-@pytest.fixture
-def caller(make_caller: MakeCaller) -> Caller:
-    """With records in memory."""
-    return make_caller()
-
-
-@pytest.fixture
-def kept(make_caller: MakeCaller, storage: str) -> Caller:
-    """With records in memory, and with records on Redis."""
-    return make_caller({"STORAGE": storage})
 
 
 def call_of(name: str, fields: list[tuple[bytes, bytes]], body: bytes, **more: str) -> Call:

@@ -280,3 +280,16 @@ class Client:
             return self._connection.recv(65_536)
         except ConnectionError:
             return b""
+
+
+@contextlib.contextmanager
+def all_running(names: list[str], variables: dict[str, str], folder: Path) -> Iterator[dict[str, Server]]:
+    """Servers that start, import and end at the same time; each is stopped by its own id."""
+    servers = {name: Server(name, variables, folder) for name in names}
+    try:
+        yield servers
+    finally:
+        for server in servers.values():
+            server.process.terminate()
+        for server in servers.values():
+            server.stop()

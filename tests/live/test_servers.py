@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SERVERS, START_S, Server, chunked, http2, request
+from serving import SERVERS, START_S, Server, all_running, chunked, http2, request
 
 from portalshield import Settings
 from portalshield.testing import environment, mint_token
@@ -27,15 +27,8 @@ def bearer(tenant: str = "north") -> str:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """All servers at once: they import at the same time; each is stopped by its own id."""
-    folder = tmp_path_factory.mktemp("live")
-    servers = {name: Server(name, VARIABLES, folder) for name in INSTALLED}
-    try:
+    with all_running(INSTALLED, VARIABLES, tmp_path_factory.mktemp("live")) as servers:
         yield servers
-    finally:
-        for server in servers.values():
-            server.process.terminate()
-        for server in servers.values():
-            server.stop()
 
 
 @pytest.fixture(params=INSTALLED)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from files import CONTENT_TYPE, FILES, field, file, form, png
-from serving import SERVERS, Server, chunked, request
+from serving import SERVERS, Server, all_running, chunked, request
 
 from portalshield import Settings
 from portalshield.testing import environment, mint_token
@@ -25,15 +25,8 @@ ZIP = FILES["application/zip"][1]
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """All servers at once; each is stopped by its own id."""
-    folder = tmp_path_factory.mktemp("uploads")
-    servers = {name: Server(name, VARIABLES, folder) for name in INSTALLED}
-    try:
+    with all_running(INSTALLED, VARIABLES, tmp_path_factory.mktemp("uploads")) as servers:
         yield servers
-    finally:
-        for server in servers.values():
-            server.process.terminate()
-        for server in servers.values():
-            server.stop()
 
 
 @pytest.fixture(params=INSTALLED)
@@ -44,7 +37,7 @@ def server(request: pytest.FixtureRequest, running: dict[str, Server]) -> Server
 
 @pytest.mark.parametrize("essence", FILES)
 def test_each_type_arrives_unchanged(server: Server, essence: str) -> None:
-    """With its length declared, and in chunks (P-6)."""
+    """With its length declared, and in chunks."""
     filename, content = FILES[essence]
     body = form(field("tenant_id", b"north"), file(filename, content, essence))
     expected = [filename, hashlib.sha256(content).hexdigest()]

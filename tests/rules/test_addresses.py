@@ -64,7 +64,7 @@ def walked(*fields: bytes, peer: str | None = PROXY) -> str:
     ],
 )
 def test_the_rightmost_untrusted_hop_is_the_client(fields: tuple[bytes, ...], address: str) -> None:
-    """Right to left, trusted ones skipped; what cannot be read leaves the last good hop (X-01)."""
+    """Right to left, trusted ones skipped; what cannot be read leaves the last good hop."""
     assert walked(*fields) == address
 
 
@@ -73,7 +73,7 @@ FORWARDING = [b"6.6.6.6", b"6.6.6.6, 7.7.7.7", b"10.0.0.1", b"::1", b"127.0.0.1"
 
 @pytest.mark.parametrize("field", FORWARDING)
 def test_an_untrusted_peer_changes_nothing(field: bytes) -> None:
-    """Forwarding fields of a stranger are not read (R-02)."""
+    """Forwarding fields of a stranger are not read."""
     assert client_address("198.51.100.9", (field,), (b"for=" + field,), TRUSTED) == "198.51.100.9"
     assert client_address("198.51.100.9", (field,), (b"for=" + field,), TrustedProxies()) == "198.51.100.9"
 
@@ -183,7 +183,7 @@ def test_networks_may_be_addresses_and_mapped() -> None:
     ],
 )
 def test_limits_count_ipv4_whole_and_ipv6_by_64(address: str, key: str) -> None:
-    """One subscriber, one key (X-02)."""
+    """One subscriber, one key."""
     assert limit_key(address) == key
     assert limit_key(address) == key
 

@@ -43,7 +43,7 @@ def refused(
     ],
 )
 def test_the_table_of_the_rule(method: str, site: bytes | None, origin: bytes | None, expected: bool) -> None:
-    """The verdicts that Go's CrossOriginProtection documents (F-01)."""
+    """The verdicts that Go's CrossOriginProtection documents."""
     assert refused(method, site, origin) is expected
 
 

@@ -168,7 +168,7 @@ def test_a_pattern_is_no_single_origin(text: str) -> None:
 
 @pytest.mark.parametrize("origin", LOOK_ALIKES)
 def test_look_alikes_share_nothing(origin: bytes) -> None:
-    """Only byte-equal origins and exact pattern matches pass (C-02)."""
+    """Only byte-equal origins and exact pattern matches pass."""
     assert not policy("https://app.example.com", "https://portal-*-acme.vercel.app").allows(origin)
 
 

@@ -131,7 +131,7 @@ def test_registered_methods_pass(method: str) -> None:
     ],
 )
 def test_other_methods_have_a_fault(method: str, fault: str) -> None:
-    """No spelling slips past a policy (J-05)."""
+    """No spelling slips past a policy."""
     assert method_fault(method) == fault
 
 

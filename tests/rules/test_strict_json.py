@@ -138,7 +138,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("data", "code"), REFUSED)
 def test_what_parsers_disagree_on_is_refused(data: bytes, code: str) -> None:
-    """Each kind has its code, and the text of the fault is the code alone (J-01, J-02)."""
+    """Each kind has its code, and the text of the fault is the code alone."""
     assert fault(data) == code
 
 

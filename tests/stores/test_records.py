@@ -25,28 +25,6 @@ PREFIX = "portalshield:1:record:"
 CLAIM = Claim("k", b"print", 60.0)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Server]:
-    """One server for the tests that leave it well."""
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(shared: Server) -> Server:
-    shared.admin("FLUSHALL")
-    return shared
-
-
-@pytest.fixture
-def victim() -> Iterator[Server]:
-    """A server to be maltreated."""
-    server = Server()
-    yield server
-    server.close()
-
-
 class Asker:
     """A store asked in one colour; `end` brings about what the passing of a record's time does."""
 

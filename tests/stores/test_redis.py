@@ -36,28 +36,6 @@ QUOTA = Quota("q", 3, 3600)
 ONE = Hit((("k", QUOTA, 1),))
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Server]:
-    """One server for the tests that leave it well."""
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(shared: Server) -> Server:
-    shared.admin("FLUSHALL")
-    return shared
-
-
-@pytest.fixture
-def victim() -> Iterator[Server]:
-    """A server to be maltreated."""
-    server = Server()
-    yield server
-    server.close()
-
-
 class Clock:
     """The breaker's: the test decides when a pause is over."""
 

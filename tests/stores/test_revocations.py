@@ -42,28 +42,6 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Server]:
-    """One server for the tests that leave it well."""
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(shared: Server) -> Server:
-    shared.admin("FLUSHALL")
-    return shared
-
-
-@pytest.fixture
-def victim() -> Iterator[Server]:
-    """A server to be maltreated."""
-    server = Server()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def worker(server: Server) -> Iterator[Callable[..., RedisRevocations]]:
     """Makes workers that share the server, and stops them."""

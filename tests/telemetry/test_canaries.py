@@ -5,16 +5,13 @@ The table is printed at the end of the test run.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from canary_apps import BY_NAME, CANARIES, CHANNELS, FRAMEWORKS, OWN_FRAMES
+from programs import told_by
 
 ROOT = Path(__file__).parents[2]
 KINDS = {canary.name: canary.kind for canary in CANARIES}
@@ -27,18 +24,8 @@ Report = dict[str, dict[str, dict[str, list[str]]]]
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    """Everything the program found; a process of its own, because Sentry's integrations patch for good."""
-    paths = (ROOT / "src", ROOT / "tests" / "contract", ROOT / "tests" / "telemetry")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PORTALSHIELD_", "SENTRY_"))}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "telemetry" / "canary_apps.py")],
-        env={**environment, "PYTHONPATH": os.pathsep.join(map(str, paths))},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    found: Report = json.loads(done.stdout)
+    """Everything the program found."""
+    found: Report = told_by("canary_apps.py")
     return found
 
 

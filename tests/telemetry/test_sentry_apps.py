@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import told_by
 
 ROOT = Path(__file__).parents[2]
 Report = dict[str, Any]
@@ -18,17 +16,7 @@ Report = dict[str, Any]
 @pytest.fixture(scope="module")
 def report() -> Report:
     """Every scenario, run once in a process of its own."""
-    paths = (ROOT / "src", ROOT / "tests" / "contract")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PORTALSHIELD_", "SENTRY_"))}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "telemetry" / "sentry_apps.py")],
-        env={**environment, "PYTHONPATH": os.pathsep.join(map(str, paths))},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    found: Report = json.loads(done.stdout)
+    found: Report = told_by("sentry_apps.py")
     return found
 
 

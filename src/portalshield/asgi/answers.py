@@ -14,6 +14,7 @@ from portalshield.asgi.messages import Message, Scope, Send
 from portalshield.asgi.walking import answer_to
 from portalshield.held import Answered, Held
 from portalshield.model.exchange import Exchange
+from portalshield.model.needs import Need
 from portalshield.model.verdicts import Problem, Reply
 from portalshield.runtime import (
     CRASHED,
@@ -205,13 +206,14 @@ class Concluding:
     """Between the way out and the server, where somebody must be told how the request ended before its last byte
     leaves: whoever has the answer may build on it."""
 
-    __slots__ = ("_answered", "_runtime", "_send", "_x")
+    __slots__ = ("_answered", "_owed", "_runtime", "_send", "_x")
 
     def __init__(self, x: Exchange, runtime: Runtime, send: Send) -> None:
         self._x = x
         self._runtime = runtime
         self._send = send
         self._answered = Answered(x.plan.keeps_body)
+        self._owed: list[Need] = []
 
     async def send(self, message: Message) -> None:
         """What is sent to the server."""
@@ -230,12 +232,24 @@ class Concluding:
     async def end(self) -> None:
         """The request is over. One that was cut, or cancelled, is concluded all the same."""
         if not self._answered.concluded:
-            with anyio.CancelScope(shield=True):
-                await self._conclude(whole=False)
+            await self._conclude(whole=False)
+        elif self._owed:
+            await self._settled()
 
     async def _conclude(self, *, whole: bool) -> None:
-        for need in self._runtime.conclusions(self._x, self._answered, whole=whole):
-            await answer_to(self._x, self._runtime, need, _no_more)
+        self._owed += self._runtime.conclusions(self._x, self._answered, whole=whole)
+        await self._settled()
+
+    async def _settled(self) -> None:
+        """Ask everything that is owed. A task that is cancelled in between is shielded (anyio), or comes again from
+        `end` (asyncio cancels once): who leaves now leaves nothing half done."""
+        with anyio.CancelScope(shield=True):
+            while self._owed:
+                try:
+                    await answer_to(self._x, self._runtime, self._owed[0], _no_more)
+                except Exception as error:  # nobody's verdict any more
+                    self._runtime.on_crash(self._x, error)
+                del self._owed[0]
 
 
 async def _no_more() -> Message:

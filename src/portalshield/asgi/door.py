@@ -14,7 +14,7 @@ from portalshield.asgi.answers import Concluding, Handshake, Judged, Response, d
 from portalshield.asgi.bodies import outgoing
 from portalshield.asgi.fields import headers_of, one_cookie
 from portalshield.asgi.messages import App, Receive, Scope, Send
-from portalshield.asgi.walking import await_more, judge
+from portalshield.asgi.walking import judge, started
 from portalshield.context import CURRENT, MARK
 from portalshield.flow import Walk
 from portalshield.model.exchange import Exchange
@@ -59,7 +59,7 @@ class AsgiDoor:
         response = Response(x, runtime, send if concluding is None else concluding.send)
         x.began_ns = began
         try:
-            if judged is not None and await_more(x, runtime, judged):
+            if judged is not None and started(x, runtime, judged):
                 await judge(x, runtime, judged, receive)
             if x.verdict is not None:
                 await response.refuse(x.verdict)
@@ -75,9 +75,9 @@ class AsgiDoor:
             if x.late is not None and not response.started:
                 await response.refuse(x.late)
         finally:
-            ended = perf_counter_ns()
             if concluding is not None:
                 await concluding.end()
+            ended = perf_counter_ns()
             overhead = (x.entered_ns or ended) - began + response.overhead_ns + x.judging_ns
             runtime.done(x, response.status, ended - began, overhead, response.bytes_out)
             CURRENT.reset(token)
@@ -105,7 +105,7 @@ class AsgiDoor:
         token = CURRENT.set(x)
         handshake = Handshake(x, runtime, send)
         try:
-            if await_more(x, runtime, judged):
+            if started(x, runtime, judged):
                 await judge(x, runtime, judged, receive)
             if x.verdict is not None:
                 await receive()

@@ -21,10 +21,8 @@ from portalshield.model.needs import (
     FetchKeys,
     GiveBack,
     Hit,
-    Identified,
     Identify,
     Need,
-    Owners,
     ReadBody,
     Refreshed,
     Settle,
@@ -33,7 +31,6 @@ from portalshield.model.needs import (
     Work,
     Worked,
 )
-from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict
 from portalshield.rules.colour import is_async
 from portalshield.runtime import (
@@ -41,7 +38,7 @@ from portalshield.runtime import (
 )
 
 
-def await_more(x: Exchange, runtime: Runtime, judged: Verdict | Walk) -> bool:
+def started(x: Exchange, runtime: Runtime, judged: Verdict | Walk) -> bool:
     """Start a walk. False: it ended or there was none, see `x.verdict`; True: it waits, see `x.pending`."""
     if judged is None or isinstance(judged, (Problem, Reply)):
         x.verdict = judged
@@ -108,7 +105,7 @@ async def _identify(x: Exchange, runtime: Runtime) -> Answer:
     except Exception as error:
         runtime.on_crash(x, error)
         return Unavailable("authenticate-failed")
-    return Identified(found if isinstance(found, Principal) else None)
+    return runtime.identified(found)
 
 
 async def _tenant_of(x: Exchange, runtime: Runtime, need: TenantOf) -> Answer:
@@ -137,7 +134,7 @@ async def _owners(x: Exchange, runtime: Runtime, need: AskOwner) -> Answer:
     except Exception as error:
         runtime.on_crash(x, error)
         return Unavailable("owner-failed")
-    return Owners(tuple(str(tenant) if tenant is not None else None for tenant in tenants))
+    return runtime.owned(tenants)
 
 
 async def _application(function: Callable[[Any], Any] | None, argument: Any) -> Any:

@@ -126,7 +126,10 @@ class Response:
         """Once, before the last byte leaves: whoever has the answer may build on it."""
         if self._answered is not None and not self._answered.concluded:
             for need in self._runtime.conclusions(self._x, self._answered, whole=whole):
-                answer_to(self._x, self._runtime, need)
+                try:
+                    answer_to(self._x, self._runtime, need)
+                except Exception as error:  # nobody's verdict any more
+                    self._runtime.on_crash(self._x, error)
 
     def close(self) -> None:
         """Close the application's iterable, then finish."""

@@ -15,10 +15,8 @@ from portalshield.model.needs import (
     FetchKeys,
     GiveBack,
     Hit,
-    Identified,
     Identify,
     Need,
-    Owners,
     ReadBody,
     Refreshed,
     Settle,
@@ -27,7 +25,6 @@ from portalshield.model.needs import (
     Work,
     Worked,
 )
-from portalshield.model.principal import Principal
 from portalshield.model.verdicts import Problem, Reply, Verdict
 from portalshield.rules.colour import is_async
 from portalshield.runtime import Runtime
@@ -89,7 +86,7 @@ def _identify(x: Exchange, runtime: Runtime) -> Answer:
     except Exception as error:
         runtime.on_crash(x, error)
         return Unavailable("authenticate-failed")
-    return Identified(found if isinstance(found, Principal) else None)
+    return runtime.identified(found)
 
 
 def _tenant_of(x: Exchange, runtime: Runtime, need: TenantOf) -> Answer:
@@ -107,7 +104,7 @@ def _owners(x: Exchange, runtime: Runtime, need: AskOwner) -> Answer:
     except Exception as error:
         runtime.on_crash(x, error)
         return Unavailable("owner-failed")
-    return Owners(tuple(str(tenant) if tenant is not None else None for tenant in found))
+    return runtime.owned(found)
 
 
 def _application(function: Callable[[Any], Any] | None, argument: Any) -> Any:
