@@ -76,6 +76,8 @@ def test_user_of_a_cannot_reach_b_by_mounted_path(portal: Portal) -> None:
 def test_an_id_that_the_converter_would_change_is_refused(portal: Portal) -> None:
     """`007` reaches the handler as 7: it is not the id that was proven."""
     assert portal.request("GET", "/v1/numbers/007", portal.bearer("7")).status == 404
+    # The path says the caller's own id, the handler would be given another one.
+    assert portal.request("GET", "/v1/numbers/007", portal.bearer("007")).status == 404
     assert portal.calls == []
     assert portal.request("GET", "/v1/numbers/7", portal.bearer("7")).status == 200
 
