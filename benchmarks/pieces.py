@@ -70,6 +70,10 @@ def stores(rounds: int) -> Found:
         batch=400,
     )
     rows, bars = _redis(rounds)
+    call = found["no stage"]
+    for who in ("address", "subject"):
+        spent = found[f"stage, per {who}"].above(call).middle
+        bars.append(Bar("limit", f"one limit in memory, per {who}, us", round(spent / 1000, 3), 0.5))
     return rows_of("memory store", found) + rows, [*_minted(), *bars]
 
 
@@ -85,8 +89,20 @@ def _stages(store: MemoryStore) -> Iterator[Variant]:
         if stage.check(x) is not None:
             raise AssertionError("the quota is spent")
 
+    check(early)
+    check(late)
+    x.began_ns = time.perf_counter_ns()  # both windows go on
+    yield calls("no stage", lambda: check(NoStage))
     yield calls("stage, per address", lambda: check(early))
     yield calls("stage, per subject", lambda: check(late))
+
+
+class NoStage:
+    """What calling a stage costs by itself."""
+
+    @staticmethod
+    def check(x: Exchange) -> None:
+        """Nothing."""
 
 
 def _minted() -> Iterator[Bar]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
+import time
 import tracemalloc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import settings
 from limiter_models import LimiterMachine
 
-from portalshield.model.needs import Count, GiveBack, Hit, Quota
+from portalshield.model.exchange import Exchange
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota
+from portalshield.model.verdicts import Problem, problem
+from portalshield.stores import memory
 from portalshield.stores.memory import LONGEST_KEY, STRIPE, MemoryStore
 
 STRATEGIES = ("fixed-window", "moving-window", "sliding-window-counter")
@@ -38,6 +44,30 @@ def one(store: MemoryStore, key: str, quota: Quota, cost: int = 1) -> Count:
     return count
 
 
+class Checked:
+    """The store as a stage with one limit uses it; what is asked otherwise goes the ordinary way."""
+
+    def __init__(self, store: MemoryStore, now_ms: Callable[[], int]) -> None:
+        self._store, self._now_ms = store, now_ms
+        self.give_back = store.give_back
+
+    def hit(self, asked: Hit) -> Counts:
+        if len(asked.counters) > 1:
+            return self._store.hit(asked)
+        ((name, quota, cost),) = asked.counters
+        x = Exchange()
+        x.address_key, x.began_ns = name, self._now_ms() * 1_000_000
+        refusal = self._store.checker(quota, "", None, cost, refused)(x)
+        remaining, reset_s = x.counts
+        if refusal is not None:
+            assert refusal.why == str(reset_s)
+        return (Count(refusal is None, remaining, reset_s),)
+
+
+def refused(wait_s: int) -> Problem:
+    return problem("rate-limited", why=str(wait_s))
+
+
 # -- against a model --------------------------------------------------------------------------------------------------
 
 
@@ -51,6 +81,18 @@ class AgainstModel(LimiterMachine):
 TestAgainstModel = AgainstModel.TestCase
 TestAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestAgainstModel.__doc__ = "For each strategy the store says what the model says, clock jumps included."
+
+
+class CheckedAgainstModel(LimiterMachine):
+    """The same as stages ask it, for most requests without a lock."""
+
+    def open(self) -> Checked:
+        return Checked(MemoryStore(1000, lambda: self.now_ms / 1000), lambda: self.now_ms)
+
+
+TestCheckedAgainstModel = CheckedAgainstModel.TestCase
+TestCheckedAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCheckedAgainstModel.__doc__ = "A stage's own check says what the models say, clock jumps included."
 
 
 # -- several counters -------------------------------------------------------------------------------------------------
@@ -175,6 +217,74 @@ def test_of_200_concurrent_requests_exactly_the_quota_passes(strategy: str) -> N
         passed = [allowed for answers in pool.map(ask, range(16)) for allowed in answers]
     assert (len(passed), sum(passed)) == (200, 50)
     assert sum(1000 - one(store, f"other{n}", quotas[1], 0).remaining for n in range(3)) == 50
+
+
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Threads take turns as often as the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("quick_switches")
+@pytest.mark.parametrize("with_lock", [False, True])
+def test_of_many_checks_at_once_exactly_the_quota_passes(with_lock: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads without a lock, and with one where the interpreter has none: not one too many or too few."""
+    if with_lock:
+        monkeypatch.setattr(memory, "switches_at_calls_only", lambda: False)
+    store, quota = MemoryStore(), Quota("q", 5000, 3600)
+    check = store.checker(quota, "ip", None, 1, refused)
+    together = threading.Barrier(8)
+
+    def ask(_: int) -> int:
+        together.wait()
+        passed = 0
+        for _ in range(1000):
+            x = Exchange()
+            x.address_key, x.began_ns = "k", time.perf_counter_ns()
+            passed += check(x) is None
+        return passed
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, range(8), timeout=60)) == 5000
+    assert one(store, "ipk", quota, 0).remaining == 0
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_no_check_is_lost_beside_questions_of_several_counters() -> None:
+    """Who takes the lock adds to what was counted without it meanwhile."""
+    store, quota, other = MemoryStore(), Quota("q", 10**6, 3600), Quota("r", 10**6, 3600)
+    check = store.checker(quota, "", None, 1, refused)
+    both = hit(("k", quota, 1), ("k", other, 1))
+
+    def checked() -> None:
+        for _ in range(3000):
+            x = Exchange()
+            x.address_key, x.began_ns = "k", time.perf_counter_ns()
+            check(x)
+
+    def asked() -> None:
+        for _ in range(3000):
+            store.hit(both)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(job) for job in (checked, asked, checked, asked)]:
+            future.result(60)
+    assert one(store, "k", quota, 0).remaining == 10**6 - 12_000
+
+
+def test_a_request_that_began_before_its_window_is_counted_by_the_clock() -> None:
+    """Requests wait for each other: the window one of them opened is no reason to open another."""
+    store, quota = MemoryStore(), Quota("q", 2, 3600)
+    check = store.checker(quota, "", None, 1, refused)
+    early = Exchange()
+    early.address_key, early.began_ns = "k", time.perf_counter_ns() - 5_000_000_000
+    one(store, "k", quota)
+    assert check(early) is None
+    assert early.counts[0] == 0
+    assert check(early) is not None
 
 
 def test_counters_taken_in_opposite_order_do_not_wait_for_each_other() -> None:

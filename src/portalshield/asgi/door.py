@@ -52,12 +52,11 @@ class AsgiDoor:
         if runtime is None:
             await _refuse_unopened(scope, receive, send)
             return
-        x, judged = _exchange(scope, runtime)
+        x, judged = _exchange(scope, runtime, began)
         del scope  # error reports show the locals of every frame: the credential is in there
         token = CURRENT.set(x)
         concluding = Concluding(x, runtime, send) if x.plan.concludes else None
         response = Response(x, runtime, send if concluding is None else concluding.send)
-        x.began_ns = began
         try:
             if judged is not None and started(x, runtime, judged):
                 await judge(x, runtime, judged, receive)
@@ -100,7 +99,7 @@ class AsgiDoor:
         if runtime is None:
             await _refuse_unopened(scope, receive, send)
             return
-        x, judged = _exchange(scope, runtime)
+        x, judged = _exchange(scope, runtime, began)
         del scope
         token = CURRENT.set(x)
         handshake = Handshake(x, runtime, send)
@@ -143,7 +142,7 @@ class AsgiDoor:
             warnings.warn(f"portalshield does not know the ASGI scope type {kind[:32]!r}: it passes", stacklevel=2)
 
 
-def _exchange(scope: Scope, runtime: Runtime) -> tuple[Exchange, Verdict | Walk]:
+def _exchange(scope: Scope, runtime: Runtime, began_ns: int) -> tuple[Exchange, Verdict | Walk]:
     """The exchange of a scope, judged as far as that goes without waiting."""
     raw = scope.get("headers")
     if type(raw) is not list:
@@ -160,6 +159,7 @@ def _exchange(scope: Scope, runtime: Runtime) -> tuple[Exchange, Verdict | Walk]
     x.raw_path = scope.get("raw_path")
     x.query = scope.get("query_string") or b""
     x.request_id = _ids.draw()
+    x.began_ns = began_ns
     x.now = time()
     client = scope.get("client")
     x.peer = client[0] if client else None

@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from portalshield.model.ending import Ending
 from portalshield.model.exchange import Exchange
-from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, Unavailable
+from portalshield.model.needs import Counts, GiveBack, Hit, Quota, Unavailable, told
 from portalshield.model.verdicts import Verdict, problem, unavailable
 from portalshield.rules.account_names import AccountKeys
 from portalshield.rules.addressed import TooManyPairsError, in_query
@@ -81,12 +81,12 @@ class LoginStage:
             x.login = None
             return unavailable(answer.reason)
         if all(count.allowed for count in answer):
-            x.counts += answer[: len(self.quotas)]
+            x.counts += told(answer[: len(self.quotas)])
             return None
         x.login = None
         wait_s = max(1, *[ceil(count.reset_s) for count in answer if not count.allowed])
         # The same for address and account: whose attempts are spent is nobody's business.
-        x.counts += tuple([Count(False, 0, wait_s) for _ in self.quotas])
+        x.counts += (0, wait_s) * len(self.quotas)
         fields = ((b"retry-after", b"%d" % wait_s),)
         return problem("rate-limited", why="login-attempts-spent", fields=fields, limit=self._spent)
 

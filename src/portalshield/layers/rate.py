@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
 from typing import Annotated, Literal, Protocol
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.needs import Count, Counts, Hit, Quota, Unavailable
+from portalshield.model.needs import Counts, Hit, Quota, Unavailable, told
 from portalshield.model.policy import By, EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Problem, Verdict, problem, unavailable
@@ -30,7 +30,7 @@ Counter = tuple[Quota, tuple[By, ...], str, int]
 _Priced = tuple[Counter, Price | None]
 """A counter and the function that tells its cost."""
 _RETRY_S = 5
-_UNKNOWN = Count(False, 0, _RETRY_S)
+_UNKNOWN = (0, _RETRY_S)
 """Stands in the fields for a counter that nobody could read."""
 
 
@@ -69,8 +69,15 @@ class RateConfig(BaseModel):
 class Counting(Protocol):
     """A store in the memory of this process: it answers at once, there is nothing to wait for."""
 
-    def taker(self, quota: Quota) -> Callable[[str, int], Count]:
-        """Counts one request against this quota: `take(key, cost)`."""
+    def checker(
+        self,
+        quota: Quota,
+        scope: str,
+        key: Callable[[Exchange], str] | None,
+        cost: int,
+        refuse: Callable[[int], Problem],
+    ) -> Callable[[Exchange], Problem | None]:
+        """A check that charges what stands under `scope` and `key(x)` (None: the address), or refuses."""
 
     def hit(self, hit: Hit) -> Counts:
         """Counts one request against several quotas, all or nothing."""
@@ -96,24 +103,17 @@ class RateStage:
         """429 when a quota is spent, 503 when the store cannot say and the policy is closed."""
         if isinstance(answer, Unavailable):
             # In report mode the next position is asked all the same: the fields go by how many have answered.
-            x.counts += (_UNKNOWN,) * len(self.quotas)
+            x.counts += _UNKNOWN * len(self.quotas)
             return unavailable(answer.reason, _RETRY_S)
-        x.counts += answer
-        for count in answer:
-            if not count.allowed:
-                return self._refusal(answer)
-        return None
-
-    def _refusal(self, answer: Counts) -> Problem:
+        x.counts += told(answer)
         spent = tuple([quota.name for quota, count in zip(self.quotas, answer, strict=True) if not count.allowed])
-        wait_s = max([ceil(count.reset_s) for count in answer if not count.allowed])
-        return _too_many(spent, max(1, wait_s))
+        return _too_many(spent, max([ceil(count.reset_s) for count in answer if not count.allowed])) if spent else None
 
 
 @lru_cache(maxsize=1024)
 def _too_many(spent: tuple[str, ...], wait_s: int) -> Problem:
     """A flood gets the same few answers again and again."""
-    fields = ((b"retry-after", b"%d" % wait_s),)
+    fields = ((b"retry-after", b"%d" % max(1, wait_s)),)
     return problem("rate-limited", why="quota-spent", fields=fields, limit=list(spent))
 
 
@@ -129,15 +129,8 @@ class CountedStage(RateStage):
 
     def _sole(self, counting: Counting) -> Callable[[Exchange], Verdict]:
         key, quota, scope, cost = self._counters[0]
-        take = counting.taker(quota)
-        by_ip = key is _by_ip
-
-        def check(x: Exchange) -> Verdict:
-            count = take(scope + (x.address_key if by_ip else key(x)), cost)
-            x.counts += (count,)
-            return None if count.allowed else self._refusal((count,))
-
-        return check
+        own = None if key is _by_ip else key
+        return counting.checker(quota, scope, own, cost, partial(_too_many, (quota.name,)))
 
     def _several(self, counting: Counting) -> Callable[[Exchange], Verdict]:
         def check(x: Exchange) -> Verdict:
@@ -180,13 +173,13 @@ class RateFieldsStage:
     def __init__(self, limits: Iterable[tuple[Quota, ...]], *, legacy: bool) -> None:
         self._legacy = legacy
         self._ready: dict[int, tuple[tuple[bytes, bytes], bytes]] = {}
-        """By how many counters have answered: the field of policies, the form of the states."""
+        """By how many numbers are known: the field of policies, the form of the states."""
         asked: tuple[Quota, ...] = ()
         for quotas in limits:
             asked += quotas
             policies = b", ".join([b'"%s";q=%d;w=%d' % (q.name.encode(), q.amount, q.window_s) for q in asked])
             states = b", ".join([b'"%s";r=%%d;t=%%d' % q.name.encode() for q in asked])
-            self._ready[len(asked)] = ((b"ratelimit-policy", policies), states)
+            self._ready[2 * len(asked)] = ((b"ratelimit-policy", policies), states)
         self._asked = asked
         self._dropped = _FIELDS | _OLD_FIELDS if legacy else _FIELDS
 
@@ -200,19 +193,17 @@ class RateFieldsStage:
         if not counts:
             return ()
         policies, states = self._ready[len(counts)]
-        told: list[int] = []
-        for count in counts:
-            told += (count.remaining, ceil(count.reset_s))
-        fields: Fields = (policies, (b"ratelimit", states % tuple(told)))
+        fields: Fields = (policies, (b"ratelimit", states % counts))
         return fields + self._old_fields(counts) if self._legacy else fields
 
-    def _old_fields(self, counts: Counts) -> Fields:
+    def _old_fields(self, counts: tuple[int, ...]) -> Fields:
         """They have room for one quota: the one that is nearest to being spent."""
-        quota, count = min(zip(self._asked, counts, strict=False), key=lambda pair: pair[1].remaining)
+        rows = zip(self._asked, counts[::2], counts[1::2], strict=False)
+        quota, remaining, reset_s = min(rows, key=lambda row: row[1])
         return (
             (b"x-ratelimit-limit", b"%d" % quota.amount),
-            (b"x-ratelimit-remaining", b"%d" % count.remaining),
-            (b"x-ratelimit-reset", b"%d" % ceil(count.reset_s)),
+            (b"x-ratelimit-remaining", b"%d" % remaining),
+            (b"x-ratelimit-reset", b"%d" % reset_s),
         )
 
 
@@ -226,7 +217,7 @@ def _by_ip(x: Exchange) -> str:
 
 def _by_subject(x: Exchange) -> str:
     principal = x.principal
-    return f"{principal.issuer or ''}\x1f{principal.subject}" if principal is not None else x.address_key
+    return principal.account if principal is not None else x.address_key
 
 
 def _by_tenant(x: Exchange) -> str:
@@ -291,7 +282,7 @@ def _tell_apart(*positions: list[_Priced]) -> None:
 
 
 class Limiting(Protocol):
-    """A position of the walk that adds a `Count` for each of its quotas to `Exchange.counts`."""
+    """A position of the walk that tells `Exchange.counts` of each of its quotas."""
 
     @property
     def quotas(self) -> tuple[Quota, ...]:

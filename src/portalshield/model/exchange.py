@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from portalshield.model.verdicts import Problem, Reply
 
 if TYPE_CHECKING:
-    from portalshield.model.needs import Counts
     from portalshield.model.principal import Principal
 
 UNREAD: Any = object()
@@ -135,8 +134,8 @@ class Exchange:
     """It is a copy, and got the answer of the first (webhook, idempotency)."""
     login: Any = None
     """The counters of an attempt to log in, until its outcome is known (login)."""
-    counts: Counts = ()
-    """The limits that were asked, in their order, for the RateLimit fields (rate)."""
+    counts: tuple[int, ...] = ()
+    """For each limit that was asked, in their order: what remains, and in how many seconds it is whole again (rate)."""
 
     # -- the result: the flow and the door
     plan: Any = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ class Count:
 
 Counts = tuple[Count, ...]
 """One `Count` per counter of the `Hit`, in its order."""
+
+
+def told(counts: Counts) -> tuple[int, ...]:
+    """What clients are told of counters: for each what remains, and `reset_s` rounded up to whole seconds."""
+    return tuple([number for count in counts for number in (count.remaining, ceil(count.reset_s))])
 
 
 class GiveBack:

@@ -32,3 +32,8 @@ class Principal:
     actor: str | None = None
     issuer: str | None = None
     expires_at: float | None = None
+    account: str = field(init=False, repr=False, compare=False)
+    """Issuer and subject as one text: what is counted per caller."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "account", f"{self.issuer or ''}\x1f{self.subject}")

@@ -33,7 +33,7 @@ class Window(Protocol[S]):
 
         The new state is None where there is nothing to write: keep the old one. That is so when nothing was charged,
         unless the clock stepped back. `moved`: the time from which the state can be forgotten changed (see `ends_ms`),
-        or there was none.
+        or there was none; where it did not, the new state is the old one plus the cost.
         """
 
     def give_back(self, state: S, cost: int, now_ms: int) -> S | None:
@@ -54,7 +54,7 @@ class FixedWindow:
     def __init__(self, amount: int, window_ms: int) -> None:
         self.amount = amount
         self.window_ms = window_ms
-        self.bits = amount.bit_length()  # enough for `used`, which never exceeds the amount
+        self.bits = amount.bit_length() + 1  # enough for twice the amount: threads that race may charge once too often
         self.mask = (1 << self.bits) - 1
 
     def charge(self, state: int | None, cost: int, now_ms: int) -> tuple[int | None, bool, Count]:
@@ -62,7 +62,7 @@ class FixedWindow:
         if state is not None:
             left_ms = (state >> self.bits) - now_ms
             if 0 < left_ms <= self.window_ms:
-                remaining = self.amount - (state & self.mask)
+                remaining = max(0, self.amount - (state & self.mask))
                 if 0 < cost <= remaining:
                     return state + cost, False, Count(True, remaining - cost, left_ms * _MS)
                 return None, False, Count(0 < remaining >= cost, remaining, left_ms * _MS)

@@ -19,7 +19,10 @@ from hashlib import blake2b
 from math import floor
 from typing import Any
 
-from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota
+from portalshield.model.exchange import Exchange
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, told
+from portalshield.model.verdicts import Problem
+from portalshield.rules.interpreter import switches_at_calls_only
 from portalshield.rules.windows import AnyWindow, FixedWindow, window_of
 
 STRIPE = 1365
@@ -48,8 +51,7 @@ class _Ledger:
     `known` keeps the quotas whose ids lead here, so that no id is given to another one.
     """
 
-    __slots__ = ("charge", "known", "overflow", "tables", "take", "window")
-    take: Callable[[str, int], Count]
+    __slots__ = ("charge", "known", "overflow", "tables", "window")
 
     def __init__(self, window: AnyWindow, stripes: int) -> None:
         self.window = window
@@ -67,11 +69,12 @@ _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 class MemoryStore:
-    """A `Store` in memory. `clock` is any monotonic clock in seconds; `max_keys` bounds the entries of all quotas."""
+    """A `Store` in memory. `clock` is the one that `Exchange.began_ns` was read from, in seconds; `max_keys` bounds
+    the entries of all quotas."""
 
     is_local = True
 
-    def __init__(self, max_keys: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_keys: int = 100_000, clock: Callable[[], float] = time.perf_counter) -> None:
         if max_keys < 1:
             raise ValueError("max_keys must be at least 1")
         self._clock = clock
@@ -90,47 +93,67 @@ class MemoryStore:
         if len(counters) != 1:
             return self._several(counters)
         key, quota, cost = counters[0]
-        return ((self._by_id.get(id(quota)) or self._open(quota)).take(key, cost),)
+        return (self._take(self._by_id.get(id(quota)) or self._open(quota), key, cost),)
 
-    def taker(self, quota: Quota) -> Callable[[str, int], Count]:
-        """`take(key, cost)` counts one request against this quota, as a `Hit` of one counter does."""
-        return self._open(quota).take
+    def checker(
+        self,
+        quota: Quota,
+        scope: str,
+        key: Callable[[Exchange], str] | None,
+        cost: int,
+        refuse: Callable[[int], Problem],
+    ) -> Callable[[Exchange], Problem | None]:
+        """The whole check of a stage that counts by one quota: charge what stands under `scope` and `key(x)` (None: the
+        address), tell `x.counts`, and `refuse` with the seconds to wait where it is spent.
 
-    def _taker(self, ledger: _Ledger) -> Callable[[str, int], Count]:
-        tables, stripes, spread, clock = ledger.tables, self._stripes, self._spread, self._clock
-        window, charge, first = ledger.window, ledger.charge, self._first
+        Most requests find a window that goes on. They take no lock: between reading its state and writing it there is
+        no call, so no other thread comes in between and no request is lost. While another thread charges the same key
+        under the lock, one more may fit in than the quota says.
+        """
+        ledger = self._open(quota)
+        tables, spread, window = ledger.tables, self._spread, ledger.window
         amount, window_ms = window.amount, window.window_ms
-        bits, mask = (window.bits, window.mask) if isinstance(window, FixedWindow) else (0, 0)
+        bits = mask = 0
+        if isinstance(window, FixedWindow) and cost > 0 and switches_at_calls_only():
+            bits, mask = window.bits, window.mask
 
-        def take(key: str, cost: int) -> Count:
-            if len(key) > LONGEST_KEY:
-                key = _digest(key)
-            index = hash(key) % spread
-            table = tables[index]
-            lock = stripes[index].lock
-            lock.acquire()  # twice as fast as `with`, and this is the whole cost of a limit
-            try:
-                now_ms = int(clock() * 1000)
-                state = table.get(key)
-                if state is None:
-                    return first(ledger, index, key, cost, now_ms)
-                if mask and 0 < (left_ms := (state >> bits) - now_ms) <= window_ms and cost > 0:
-                    # Most requests: what `FixedWindow.charge` does within a window, without the call.
-                    remaining = amount - (state & mask)
-                    if cost > remaining:
-                        return Count(False, remaining, left_ms * 0.001)
-                    table[key] = state + cost
-                    return Count(True, remaining - cost, left_ms * 0.001)
-                charged, moved, count = charge(state, cost, now_ms)
-                if charged is not None:
-                    if moved:
-                        del table[key]  # to the end of the order
-                    table[key] = charged
-                return count
-            finally:
-                lock.release()
+        def check(x: Exchange) -> Problem | None:
+            name = scope + (x.address_key if key is None else key(x))
+            table = tables[hash(name) % spread]
+            now_ms = x.began_ns // 1_000_000
+            if mask and name in table:
+                # What `FixedWindow.charge` does within a window, without the call.
+                state = table[name]
+                left_ms = (state >> bits) - now_ms
+                if 0 < left_ms <= window_ms:
+                    left, reset_s = amount - (state & mask), (left_ms + 999) // 1000
+                    if left >= cost:
+                        table[name] = state + cost
+                        x.counts += (left - cost, reset_s)
+                        return None
+                    x.counts += (left, reset_s)
+                    return refuse(reset_s)
+            count = self._take(ledger, name, cost)
+            x.counts += told((count,))
+            return None if count.allowed else refuse(x.counts[-1])
 
-        return take
+        return check
+
+    def _take(self, ledger: _Ledger, key: str, cost: int) -> Count:
+        if len(key) > LONGEST_KEY:
+            key = _digest(key)
+        index = hash(key) % self._spread
+        table = ledger.tables[index]
+        with self._stripes[index].lock:
+            now_ms = floor(self._clock() * 1000)
+            state = table.get(key)
+            if state is None:
+                return self._first(ledger, index, key, cost, now_ms)
+            charged, moved, count = ledger.charge(state, cost, now_ms)
+            if charged is not None:
+                _write((table, key, None), charged, moved, cost)
+            answer: Count = count
+            return answer
 
     async def ahit(self, hit: Hit) -> Counts:
         """The same; nothing here waits."""
@@ -200,9 +223,9 @@ class MemoryStore:
                 state = left
             again, moved, count = window.charge(state, 0, now_ms)
             if again is not None:  # the clock stepped back
-                _write((table, key, stripe), again, moved)
-            told: Count = count
-            return told
+                _write((table, key, stripe), again, moved, 0)
+            answer: Count = count
+            return answer
 
     # -- several counters: all or nothing -----------------------------------------------------------------------------
 
@@ -226,7 +249,8 @@ class MemoryStore:
 
     def _charge(self, slots: list[_Slot], now_ms: int, held: list[threading.Lock]) -> Counts:
         counts: list[Count] = []
-        written: list[tuple[_Place, Any, bool]] = []
+        # Equal quotas of one key are one counter: what stands in one place is charged once.
+        written: dict[tuple[int, str], tuple[_Place, Any, bool, int]] = {}
         fits = True
         for ledger, index, key, cost in slots:
             table = ledger.tables[index]
@@ -240,23 +264,23 @@ class MemoryStore:
             if not count.allowed:
                 fits = False
             if charged is not None:
-                written.append((place, charged, moved))
+                written[(id(place[0]), place[1])] = (place, charged, moved, cost)
         if not fits:
             return self._refuse(slots, counts, now_ms, held)
-        for place, charged, moved in written:
-            _write(place, charged, moved)
+        for place, charged, moved, cost in written.values():
+            _write(place, charged, moved, cost)
         return tuple(counts)
 
     def _refuse(self, slots: list[_Slot], counts: list[Count], now_ms: int, held: list[threading.Lock]) -> Counts:
         """Nobody is charged. Who would have fitted reports what it has; what a clock set back made new is kept."""
-        told: list[Count] = []
+        answers: list[Count] = []
         for (ledger, index, key, _), own in zip(slots, counts, strict=True):
             place = self._place(ledger, index, key, len(slots), now_ms, held)
             again, moved, count = ledger.charge(place[0].get(place[1]), 0, now_ms)
             if again is not None:
-                _write(place, again, moved)
-            told.append(count if own.allowed else own)
-        return tuple(told)
+                _write(place, again, moved, 0)
+            answers.append(count if own.allowed else own)
+        return tuple(answers)
 
     def _place(
         self, ledger: _Ledger, index: int, key: str, wanted: int, now_ms: int, held: list[threading.Lock]
@@ -297,7 +321,6 @@ class MemoryStore:
             ledger = self._ledgers.get(identity)
             if ledger is None:
                 ledger = self._ledgers[identity] = _Ledger(window_of(quota), self._spread)
-                ledger.take = self._taker(ledger)
             if len(self._by_id) >= _ALIASES:
                 self._by_id = {}
                 for other in self._ledgers.values():
@@ -307,12 +330,14 @@ class MemoryStore:
             return ledger
 
 
-def _write(place: _Place, charged: Any, moved: bool) -> None:
+def _write(place: _Place, charged: Any, moved: bool, cost: int) -> None:
     table, key, stripe = place
     before = len(table)
-    if moved:
+    if moved or key not in table:
         table.pop(key, None)  # to the end of the order; another counter of this request may have made room of it
-    table[key] = charged
+        table[key] = charged
+    else:
+        table[key] += cost  # who takes no lock may have counted meanwhile (see `checker`)
     if stripe is not None:
         stripe.size += len(table) - before
 

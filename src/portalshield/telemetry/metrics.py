@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import weakref
 from bisect import bisect_left
@@ -22,6 +21,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from portalshield.rules.histogram import Buckets
+from portalshield.rules.interpreter import switches_at_calls_only
 from portalshield.telemetry.lines import METHODS
 from portalshield.telemetry.slots import OwnMemory, Slot, SlotFile, SlotsTakenError
 
@@ -126,7 +126,7 @@ class Metrics:
             counts[bucket] += 1
             counts[power] += 1
 
-        return record if _has_global_lock() else _locked(record)
+        return record if switches_at_calls_only() else _locked(record)
 
     def _new_request(self, method: str, route: str, status: int) -> tuple[Any, int, int]:
         with self._growing:
@@ -151,7 +151,7 @@ class Metrics:
             shown = route if self._route(route) < MAX_ROUTES else OTHER
             name = ("decisions", layer, decision if decision in DECISIONS else OTHER, problem, shown)
             self._add(name, 1)
-            if _has_global_lock() and len(self._decided) < 2 * MAX_ROWS:
+            if switches_at_calls_only() and len(self._decided) < 2 * MAX_ROWS:
                 self._decided[(layer, decision, problem, route)] = (self._counts(), _ROWS_AT + self._row(name))
 
     def count(self, counter: str, label: str = "", by: int = 1) -> None:
@@ -266,10 +266,6 @@ def _slot_file(folder: Path, layout: str, words: int) -> SlotFile:
     if key not in _files:
         _files[key] = SlotFile(folder, layout, words=words, rows=MAX_ROWS)
     return _files[key]
-
-
-def _has_global_lock() -> bool:
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def _locked(record: Callable[[str, str, int, int, int], None]) -> Callable[[str, str, int, int, int], None]:

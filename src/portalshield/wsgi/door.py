@@ -50,10 +50,9 @@ class WsgiDoor:
         runtime = self._opening.runtime or self._opening.attempt()
         if runtime is None:
             return _refuse_unopened(environ, start_response)
-        x, judged = _exchange(environ, runtime)
+        x, judged = _exchange(environ, runtime, began)
         del environ  # error reports show the locals of every frame: the credential is in there
         token = CURRENT.set(x)
-        x.began_ns = began
         response = Response(x, runtime, start_response)
         response.token = token
         verdict = judge(x, runtime, judged)
@@ -90,7 +89,7 @@ def _refuse_unopened(environ: WSGIEnvironment, start_response: StartResponse) ->
     return [body]
 
 
-def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any]:
+def _exchange(environ: WSGIEnvironment, runtime: Runtime, began_ns: int) -> tuple[Exchange, Any]:
     x = Exchange()
     x.native = environ
     x.headers = EnvironHeaders(environ)
@@ -103,6 +102,7 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime) -> tuple[Exchange, Any
     x.https = environ.get("wsgi.url_scheme") == "https"
     x.peer = environ.get("REMOTE_ADDR") or None
     x.request_id = _ids.draw()
+    x.began_ns = began_ns
     x.now = time.time()
     length = environ.get("CONTENT_LENGTH")
     if length or "HTTP_TRANSFER_ENCODING" in environ:
