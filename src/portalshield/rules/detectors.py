@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from portalshield.rules import carriers, numbers, personal, vendors
@@ -32,6 +33,13 @@ _DULL = bytes(code for code in range(256) if bytes((code,)) not in (b"=", b":", 
 _DIGIT_NEEDLE, _TOKEN_NEEDLE = b"0" * DIGIT_RUN, b"a" * TOKEN_RUN
 
 
+class Pattern(Protocol):
+    """A compiled regular expression of `re`, or of an engine that is linear for any pattern: `re2.compile` (RE2)."""
+
+    def sub(self, repl: Callable[[Any], str], string: str, /) -> str:
+        """The text with every match replaced by what `repl` makes of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Detector:
     """One of the user's own: `pattern` finds, `check` (if given) confirms, matches over `max_length` are left alone.
@@ -40,7 +48,7 @@ class Detector:
     """
 
     name: str
-    pattern: re.Pattern[str]
+    pattern: Pattern
     check: Callable[[str], bool] | None = None
     max_length: int = 256
 
