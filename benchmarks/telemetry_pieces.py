@@ -67,7 +67,9 @@ EVENT: dict[str, Any] = {
     "history": (
         "opened by the morning shift, put aside at noon, taken up again by the evening shift, sent back once for a "
         "missing signature, approved by two people, printed, and laid into the outgoing mail of the following day, "
-        "which was a holiday; nobody noticed until the client called on Tuesday and asked where the invoice was"
+        "which was a holiday; nobody noticed until the client called on Tuesday and asked where the invoice was, and "
+        "by then the second reminder had gone out as well, so both were taken back and the client was told that the "
+        "new one would have the same number, a later date and no reminder fee"
     ),
     "query": "SELECT id, number, total FROM invoices WHERE client_id = %s AND status = 'open' ORDER BY created_at",
 }

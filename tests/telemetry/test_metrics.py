@@ -134,7 +134,7 @@ def test_threads_lose_no_count(metrics: Metrics) -> None:
 
 def test_interpreter_without_global_lock_gets_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """On free-threaded builds additions are guarded."""
-    monkeypatch.setattr(module, "_has_global_lock", lambda: False)
+    monkeypatch.setattr(module, "switches_at_calls_only", lambda: False)
     metrics = Metrics()
     metrics.record("GET", "/a", 200, MS, 1_000)
     assert metrics.record.__name__ == "guarded"

@@ -97,12 +97,12 @@ class Scanner:
         dots = raw.count(b".") > 2
         if b"-----BEGIN" in raw:
             text = self._step("pem", text, vendors.PEM.sub("[PEM]", text))
-        lowered = raw.lower()
         if digits.count(b"0") >= _DATED:
-            text = self._by_context(text, lowered)
-        dashes = b" -" in raw or raw[:1] == b"-"
+            text = self._by_context(text, raw.lower())
+        dashes = b" -" in raw or raw.startswith(b"-")
         if not (marks or number or token or dots or dashes or self._always):
             return text
+        lowered = raw.lower()
         if (b"%" in marks or b"\\" in marks) and _ENCODED.search(raw):
             text = self._decoded(text)
         pair = b"=" in marks or b":" in marks

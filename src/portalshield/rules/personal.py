@@ -125,7 +125,8 @@ _VERSION_WORD = re.compile(
 
 def ipv4(text: str, whole: bool = False) -> str:
     """IPv4 addresses cut to their /24, `[IP]` if `whole`; loopback and versions (`Chrome/131.0.0.0`) stay."""
-    if _FOUR.search(text) is None:
+    found = _FOUR.search(text)
+    if found is None:
         return text
 
     def cut(match: re.Match[str]) -> str:
@@ -140,7 +141,13 @@ def ipv4(text: str, whole: bool = False) -> str:
             return match[0]
         return f"{match[1]}.{match[2]}.{match[3]}.0/24"
 
-    return _IPV4.sub(cut, text)
+    out, done = "", 0
+    # No address begins more than two digits before the first place where one may be.
+    for match in _IPV4.finditer(text, max(0, found.start() - 2)):
+        shown = cut(match)
+        if shown != match[0]:
+            out, done = out + text[done : match.start()] + shown, match.end()
+    return out + text[done:] if done else text
 
 
 def ipv6(text: str, whole: bool = False) -> str:
