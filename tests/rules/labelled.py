@@ -134,11 +134,17 @@ def phones() -> list[Sample]:
             f"{digits(3)}-{digits(3)}-{digits(4)}", f"{digits(3)}.{digits(3)}.{digits(4)}",
             f"020 {digits(4)} {digits(4)}", f"06 {digits(2)} {digits(2)} {digits(2)} {digits(2)}",
             f"0171 {digits(7)}", f"{digits(3)} {digits(3)} {digits(4)}",
+            f"{digits(3)}-{digits(3)}-{digits(4)}x{digits(4)}", f"001-{digits(3)}-{digits(3)}-{digits(4)}x{digits(3)}",
+            f"0{digits(1)}.{digits(2)}.{digits(2)}.{digits(2)}.{digits(2)}",
+            f"0{digits(2)} {digits(3)} {digits(2)} {digits(2)}", f"0{digits(3)} {digits(2)} {digits(2)} {digits(2)}",
         ]  # fmt: skip
     found = spread(values)
-    words = ("phone {}", "call me at {}", "Tel.: {}", "mobile: {}", "whatsapp {}", "fax {}")
-    bare = [digits(RNG.choice((7, 9, 10))) for _ in range(48)]
-    found += [Sample(words[number % 6].format(value), value) for number, value in enumerate(bare)]
+    words = (
+        "phone {}", "call me at {}", "Tel.: {}", "mobile: {}", "whatsapp {}", "fax {}", "{} office", "{} fax",
+        "you can call {}", "Phone:\\n{}\\n",
+    )  # fmt: skip
+    bare = [digits(RNG.choice((7, 9, 10))) for _ in range(60)]
+    found += [Sample(words[number % 10].format(value), value) for number, value in enumerate(bare)]
     return found
 
 
@@ -360,6 +366,19 @@ def encoded() -> list[Sample]:
     return found
 
 
+BREAKS = ("\\n", "\\t", "\\r\\n", "\\\\n", "\x1b[31m", "\\x1b[0;33m")
+
+
+def behind_breaks(*kinds: list[Sample]) -> list[Sample]:
+    """Values right behind a break as JSON and reprs print it, or behind a terminal's colour."""
+    picked = [sample for samples in kinds for sample in samples[:: max(1, len(samples) // 12)]]
+    return [
+        Sample(f"first line{BREAKS[n % len(BREAKS)]}{sample.value} and more", sample.value)
+        for n, sample in enumerate(picked)
+        if sample.value in sample.text and not sample.value.isalnum()
+    ]
+
+
 SAMPLES: dict[str, list[Sample]] = {
     "e-mail": emails(),
     "card": cards(),
@@ -374,6 +393,8 @@ SAMPLES: dict[str, list[Sample]] = {
     "carriers": carriers(),
     "encoded": encoded(),
 }
+BROKEN = ("e-mail", "card", "IP", "vendor keys")
+SAMPLES["behind breaks"] = behind_breaks(*(SAMPLES[kind] for kind in BROKEN))
 
 
 # -- what must stay as it is

@@ -20,10 +20,12 @@ from portalshield.rules.truncation import MAX_TEXT
 EXPECTED = {
     "e-mail": 100.0, "card": 100.0, "SSN": 100.0, "IBAN": 100.0, "IP": 100.0, "phone": 94.64, "birth, passport": 100.0,
     "vendor keys": 100.0, "JWT, PEM": 100.0, "key=value": 100.0, "carriers": 100.0, "encoded": 100.0,
+    "behind breaks": 100.0,
 }  # fmt: skip
 BARS = {
     "e-mail": 98.0, "card": 97.0, "SSN": 95.0, "IBAN": 94.0, "IP": 95.0, "phone": 80.0, "birth, passport": 92.0,
     "vendor keys": 95.0, "JWT, PEM": 95.0, "key=value": 92.0, "carriers": 95.0, "encoded": 85.0,
+    "behind breaks": 95.0,
 }  # fmt: skip
 TOLERANCE = 0.5
 
@@ -91,6 +93,7 @@ HOSTILE = (
     "a", "-", "sk-", "0123456789abcdef", "a@", "a@b.", "a=", "password=a ", "eyJ", "eyJaaaaaa.", "1", "1 ", "4111 ",
     "1.", "a://b@", '\\"', 'password="', "%41", "%25", "password=(", "<a>", "Key (a)=(", "Bearer ", "AB12 ", "::1 ",
     "555-123 ", "-----BEGIN PRIVATE KEY-----", "\\u0041", 'name="a"\r\n\r\n', "--password a ", "password '1' ", "ü@",
+    "\\n", "\\na", "\\n1@a.b ", "\\n555-1234 ", "\x1b[m",
 )  # fmt: skip
 
 

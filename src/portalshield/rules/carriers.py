@@ -15,6 +15,15 @@ REDACTED = "[REDACTED]"
 MAX_VALUE = 4096
 """Characters of one value that are searched for its end."""
 
+BREAK = re.compile(r"(\\[nrtbf]|(?:\x1b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m)")
+"""Ends of lines and blanks as JSON and reprs print them, and a terminal's colours: no letter of what comes next."""
+
+
+def without_breaks(text: str) -> str:
+    """The text with ends of lines in place of its breaks, as many as they have characters."""
+    return BREAK.sub(lambda m: "\n" * len(m[0]), text) if "\\" in text or "\x1b" in text else text
+
+
 Judge = Callable[[str], bool]
 """Tells of a name whether it is sensitive."""
 

@@ -40,6 +40,8 @@ def _issuer(digits: str) -> bool:
         return length == 15
     if two in (36, 38, 39) or 3000 <= four <= 3059:
         return 14 <= length <= 19
+    if four in (1800, 2131):
+        return length == 15
     if 3528 <= four <= 3589 or two in (62, 64, 65) or four == 6011 or two == 81:
         return 16 <= length <= 19
     return two in (50, 56, 57, 58, 60, 63, 67) and 13 <= length <= 19

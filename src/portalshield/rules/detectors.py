@@ -22,13 +22,15 @@ DIGIT_RUN = 7
 """Digits in a row, punctuation aside, from which a number is looked at."""
 _DATED = 4
 """Digits of the shortest date: `1.1.80`."""
+SHORTEST = 6
+"""Characters of the shortest find without a mark: an address like `a@b.co`, six digits behind a word."""
 TOKEN_RUN = 14
 """Token characters in a row from which a token is looked for."""
 
 _DIGITS = bytes(48 if 48 <= code <= 57 else 32 for code in range(256))
 _NUMBER_MARKS = b" -.()/"
 _TOKENS = bytes(97 if chr(code) in "_+/=.-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
-_DULL = bytes(code for code in range(256) if bytes((code,)) not in (b"=", b":", b"@", b"%", b"\\", b"'", b'"', b"<"))
+_DULL = bytes(set(range(256)) - set(b"=:@%\\'\"<\x1b"))
 """Bytes that open no gate by themselves: what is left after their deletion is looked at."""
 _DIGIT_NEEDLE, _TOKEN_NEEDLE = b"0" * DIGIT_RUN, b"a" * TOKEN_RUN
 
@@ -88,8 +90,9 @@ class Scanner:
         self._own = tuple(own)
         self._always = bool(self._own) or strict
 
-    def scan(self, text: str, raw: bytes) -> str:
-        """One pass. `raw` is the text in UTF-8; the text is bounded by the caller."""
+    def scan(self, text: str, raw: bytes, *, whole: bool = True) -> str:
+        """One pass. `raw` is the text in UTF-8; the text is bounded by the caller. Not `whole`: a piece of a text in
+        which cards, phone numbers and social security numbers were looked for already."""
         marks = raw.translate(None, _DULL)
         digits = raw.translate(_DIGITS, _NUMBER_MARKS)
         number = _DIGIT_NEEDLE in digits
@@ -112,7 +115,8 @@ class Scanner:
             text = self._step("option", text, carriers.options(text, self._sensitive))
         if marks:
             text = self._quoted(text, raw, lowered, marks)
-        return self._personal(text, number, b"@" in marks, dots)
+        text = self._personal(text, number, b"@" in marks, dots, whole)
+        return self._between_breaks(text) if b"\\" in marks or b"\x1b" in marks else text
 
     def _step(self, name: str, before: str, after: str) -> str:
         if after is not before and after != before:
@@ -148,13 +152,13 @@ class Scanner:
             text = step("element", text, carriers.elements(text, self._sensitive))
         return text
 
-    def _personal(self, text: str, number: bool, at: bool, dots: bool) -> str:
+    def _personal(self, text: str, number: bool, at: bool, dots: bool, whole: bool) -> str:
         step = self._step
         if at:
             text = step("email", text, personal.emails(text, self._email))
         if number:
             text = step("iban", text, personal.ibans(text))
-            text = step("number", text, numbers.numbers(text))
+            text = step("number", text, numbers.numbers(text)) if whole else text
         if dots:
             text = step("ip", text, personal.ipv4(text, self._strict))
         if text.count(":") > 1:
@@ -169,6 +173,18 @@ class Scanner:
         if b"passport" in lowered:
             text = self._step("passport", text, personal.passports(text))
         return text
+
+    def _between_breaks(self, text: str) -> str:
+        """A letter of an escape is no letter of what comes next: in `\\n203.0.113.7` an address begins."""
+        seen = carriers.without_breaks(text)
+        if seen == text or self.scan(seen, seen.encode("utf-8", "replace"), whole=False) == seen:
+            return text
+        pieces = carriers.BREAK.split(text)
+        for index in range(0, len(pieces), 2):
+            piece = pieces[index]
+            if len(piece) >= SHORTEST:
+                pieces[index] = self.scan(piece, piece.encode("utf-8", "replace"), whole=False)
+        return "".join(pieces)
 
     # -- encoded text: decoded at most twice, replaced only where something was found
 

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 
 from portalshield.rules import checksums
+from portalshield.rules.carriers import without_breaks
 
 _NUMBER = re.compile(r"\+?\(?[0-9](?:[ .()/\-]{0,2}+[0-9])*+")
 _UUID = re.compile(
@@ -18,11 +19,23 @@ _UUID = re.compile(
 )
 _GROUP = re.compile(r"[0-9]++")
 _SSN_WORD = re.compile(r"ssn|social|taxpayer", re.IGNORECASE)
+_CARD_WORD = re.compile(r"(?<!\[)\bcards?\b|\bcc\b|\bvisa\b|mastercard|\bamex\b|maestro|\bjcb\b", re.IGNORECASE)
 _PHONE_WORD = re.compile(
-    r"(?<!\[)phone|\btel\b|mobile|\bcell|\bfax|whatsapp|\bsms\b|msisdn|call me|handy", re.IGNORECASE
+    r"(?<!\[)phone|\btel\b|mobile|\bcell|\bfax|whatsapp|\bsms\b|msisdn|handy|\bdial|\breach |"
+    r"\bcall (?:me|us|him|her|them|at|on)\b|\bcan call\b",
+    re.IGNORECASE,
 )
+_PHONE_WORD_BEHIND = re.compile(r"[ \-]?\(?(?:office|fax|mobile|cell|phone|home)\b", re.IGNORECASE)
+_SPOKEN = (
+    "phone", "tel", "mobile", "cell", "fax", "whatsapp", "sms", "msisdn", "handy", "dial", "reach", "call", "office",
+    "home", "card", "cc", "visa", "amex", "maestro", "jcb", "ssn", "social", "taxpayer",
+)  # fmt: skip
+"""A text without any of these says of no number what it is."""
+_EXTENSION = re.compile(r"x[0-9]{1,6}(?![A-Za-z0-9])")
 _BEFORE = 24
 """Characters before a number in which a word may say what it is."""
+_BEHIND = 10
+"""Characters behind one."""
 # Written national numbers: a leading 0 and the group lengths in use.
 _NATIONAL = frozenset(
     (
@@ -38,6 +51,9 @@ _NATIONAL = frozenset(
         (4, 3, 4),
         (5, 3, 3),
         (4, 3, 3),
+        (3, 3, 2, 2),
+        (4, 2, 2, 2),
+        (4, 3, 2, 2),
     )
 )
 
@@ -47,13 +63,16 @@ def numbers(text: str) -> str:
     spared = [match.span() for match in _UUID.finditer(text)] if text.count("-") > 3 else []
     out: list[str] = []
     done = 0
-    for match in _NUMBER.finditer(text):
+    seen = without_breaks(text)
+    lowered = seen.lower()
+    spoken = any(word in lowered for word in _SPOKEN)
+    for match in _NUMBER.finditer(seen):
         if len(match[0]) < 6 or _inside(match.start(), spared):
             continue
-        replaced = _number(text, match)
+        replaced, end = _number(seen, match, spoken)
         if replaced is not None:
             out += (text[done : match.start()], replaced)
-            done = match.end()
+            done = end
     if not done:
         return text
     out.append(text[done:])
@@ -65,46 +84,61 @@ def _inside(position: int, spans: list[tuple[int, int]]) -> bool:
     return index >= 0 and spans[index][0] <= position < spans[index][1]
 
 
-def _number(text: str, match: re.Match[str]) -> str | None:
+def _number(text: str, match: re.Match[str], spoken: bool) -> tuple[str | None, int]:
+    """The run with its numbers replaced, None if it holds none, and where it ends: an extension belongs to it."""
     start, end, found = match.start(), match.end(), match[0]
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
-    if after.isalnum() or after == "_" or before.isalnum() or (before and before in "_.$#"):
-        return None
+    if before.isalnum() or (before and before in "_.$#"):
+        return None, end
+    context = text[max(0, start - _BEFORE) : start] if spoken else ""
+    behind = text[end : end + _BEHIND] if spoken or after == "x" else ""
+    if after.isalnum() or after == "_":
+        extension = _EXTENSION.match(behind)
+        is_phone = extension is not None and _read(found, context, "") == "[PHONE]"
+        return ("[PHONE]", end + extension.end()) if is_phone and extension is not None else (None, end)
     if found[0] == "(" and ")" not in found:
-        inner = _read(found[1:], text[max(0, start - _BEFORE) : start])
-        return None if inner is None else f"({inner}"
-    return _read(found, text[max(0, start - _BEFORE) : start])
+        inner = _read(found[1:], context, behind)
+        return None if inner is None else f"({inner}", end
+    return _read(found, context, behind), end
 
 
-def _read(found: str, context: str) -> str | None:
-    """The run with its numbers replaced, None if it holds none; `context` is the text before it."""
+def _read(found: str, context: str, behind: str) -> str | None:
+    """The run with its numbers replaced, None if it holds none; `context` stands before it, `behind` after it."""
     groups = _GROUP.findall(found)
     digits = "".join(groups)
-    if len(digits) <= 15:
-        kind = _whole(found, digits, groups, context)
+    if len(digits) <= 19:
+        kind = _whole(found, digits, groups, context, behind)
         if kind is not None:
             return kind
     return _windows(found) if len(digits) > 9 else None
 
 
-def _whole(found: str, digits: str, groups: list[str], context: str) -> str | None:
+def _whole(found: str, digits: str, groups: list[str], context: str, behind: str) -> str | None:
     """What the run is when it is read as one number."""
     count = len(digits)
     if count == 9 and checksums.ssn(digits) and (_is_written_ssn(found) or _SSN_WORD.search(context)):
         return "[SSN]"
     if found[0] == "+" and count >= 8:
         return "[PHONE]"
-    if count >= 13 and len(groups) == 1 and checksums.card(digits):
+    if count >= 12 and len(groups) == 1 and (checksums.card(digits) or _is_named_card(digits, context)):
         return f"[CARD:{digits[-4:]}]"
+    if count > 15:
+        return None
     if digits[:2] == "00" and digits[2] != "0" and count >= 11 and len(groups) > 1:
         return "[PHONE]"
     if found[0] == "(" and ")" in found[:8] and 9 <= count <= 12:
         return "[PHONE]"
     if _is_written_phone(found, groups):
         return "[PHONE]"
-    if count >= 6 and not _is_date(groups) and _PHONE_WORD.search(context):
-        return "[PHONE]"
-    return None
+    if count < 6 or _is_date(groups):
+        return None
+    said = _PHONE_WORD.search(context) or (count > 6 and _PHONE_WORD_BEHIND.match(behind))
+    return "[PHONE]" if said else None
+
+
+def _is_named_card(digits: str, context: str) -> bool:
+    """Behind a word an issuer need not be known: ranges are given out faster than tables are written."""
+    return _CARD_WORD.search(context) is not None and len(set(digits)) > 1 and checksums.luhn(digits)
 
 
 def _is_date(groups: list[str]) -> bool:
@@ -120,7 +154,8 @@ def _is_written_phone(found: str, groups: list[str]) -> bool:
     marks = set(_GROUP.sub("", found))
     shape = tuple(map(len, groups))
     if found[0] == "0":
-        return shape in _NATIONAL and marks <= {" ", "-", "(", ")"} and found[1] != "0"
+        allowed = {"."} if shape == (2, 2, 2, 2, 2) and "." in marks else {" ", "-", "(", ")"}
+        return shape in _NATIONAL and marks <= allowed and found[1] != "0"
     if shape[:1] == (1,) and groups[0] == "1":
         groups, shape = groups[1:], shape[1:]
     if shape != (3, 3, 4) or groups[0][0] < "2" or groups[1][0] < "2":

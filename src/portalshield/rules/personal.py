@@ -40,6 +40,7 @@ _NOT_TLD = frozenset(
         "py",
     )
 )
+_ESCAPES = ("n", "r", "t", "b", "f")
 MAX_LOCAL = 64
 """Characters before the at sign that belong to an address (RFC 5321)."""
 
@@ -66,6 +67,8 @@ def _local_start(text: str, at: int, floor: int) -> int:
     while kept and not kept[-1].isascii() and kept[-1].isalnum():
         kept = kept[:-1].rstrip(_LOCAL)
     run = window[len(kept) :]
+    if kept.endswith("\\") and run[:1] in _ESCAPES:
+        run = run[1:]  # the `n` of `\\nada@example.com` is no letter of hers
     return at - len(run.lstrip(".-%~"))
 
 
@@ -155,7 +158,7 @@ def ipv6(text: str, whole: bool = False) -> str:
 
     def cut(match: re.Match[str]) -> str:
         address, _, prefix = match[0].partition("/")
-        if len(address.partition(":")[0]) < 3:
+        if len(address.partition(":")[0]) < 3 and address.count(":") < 7:
             return match[0]
         try:
             parsed = ipaddress.IPv6Address(address)

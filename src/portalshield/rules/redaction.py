@@ -17,7 +17,7 @@ from uuid import UUID
 
 from portalshield.model.secret import Secret
 from portalshield.rules.carriers import REDACTED
-from portalshield.rules.detectors import TOKEN_RUN, Detector, Scanner
+from portalshield.rules.detectors import SHORTEST, TOKEN_RUN, Detector, Scanner
 from portalshield.rules.key_names import KeyPolicy
 from portalshield.rules.pseudonyms import Pseudonyms
 from portalshield.rules.truncation import MAX_TEXT, TRUNCATED, cut_text
@@ -36,8 +36,6 @@ _MEMO: Final = 2048
 """Names and clean texts that are remembered; a full memo is emptied, so a flood of new ones costs time, not memory."""
 _MEMO_TEXT: Final = 160
 """Characters of a text that is worth remembering: event names, user agents, words."""
-_SHORTEST: Final = 6
-"""The shortest finds without a mark: an address like `a@b.co`, six digits behind a word."""
 _ROUNDS: Final = 3
 _KEPT: Final = (date, time, timedelta, UUID)
 
@@ -315,7 +313,7 @@ class _Walk:
 
 def _is_plain(text: str) -> bool:
     """A single word, or so few characters without a mark that no detector finds anything: `EUR`, `A-100`, `1.14.2`."""
-    return text.isalpha() or (len(text) < _SHORTEST and "=" not in text and ":" not in text and text.isascii())
+    return text.isalpha() or (len(text) < SHORTEST and "=" not in text and ":" not in text and text.isascii())
 
 
 def _is_record(value: Any) -> bool:
