@@ -187,16 +187,15 @@ class _Cap:
     def __init__(self, per_minute: int, capped: Callable[[], None]) -> None:
         self._per_minute = per_minute
         self._capped = capped
-        self._minute = -1
+        self._ends = float("-inf")
         self._seen: dict[tuple[Any, ...], int] = {}
         self.held_back = 0
 
     def admits(self, event: Mapping[str, Any], now: float) -> bool:
         if event.get("type") == "check_in":
             return True
-        minute = int(now // 60)
-        if minute != self._minute:
-            self._minute, self._seen = minute, {}
+        if now >= self._ends:
+            self._ends, self._seen = now + 60, {}
         kind = _kind(event)
         if kind not in self._seen and len(self._seen) >= _KINDS:
             kind = ()
