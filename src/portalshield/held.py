@@ -16,14 +16,15 @@ from portalshield.model.verdicts import Fields
 class Held:
     """The body of one response, at most the length that it declared and the chunk that broke it.
 
-    `judges` are who wants to read it, each with the share that it enforces. `left` is how many bytes are missing
-    still; 0: as much came as was declared.
+    `judges` are who wants to read it, each with the share that it enforces; `waits`: one of them may refuse it. `left`
+    is how many bytes are missing still; 0: as much came as was declared.
     """
 
-    __slots__ = ("chunks", "judges", "left", "status")
+    __slots__ = ("chunks", "judges", "left", "status", "waits")
 
     def __init__(self, status: int, declared: int) -> None:
         self.judges: list[tuple[Any, float]] = []
+        self.waits = False
         self.status = status
         self.left = declared
         self.chunks: list[bytes] = []

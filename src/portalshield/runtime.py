@@ -253,6 +253,7 @@ class Runtime:
                 if length:
                     held = held or Held(status, length)
                     held.judges.append(judge)
+                    held.waits = held.waits or judge[1] > 0
         except Exception as error:
             x.late = self.stage_failed(x, error)
             return None

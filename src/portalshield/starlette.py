@@ -305,7 +305,10 @@ class StarletteTable:
 
     def fresh(self) -> bool:
         """No router has more or fewer routes than at the last look."""
-        return self._lengths == tuple(map(len, self._lists))
+        lists = self._lists
+        if len(lists) == 1:  # no router in a router
+            return len(lists[0]) == self._lengths[0]
+        return self._lengths == tuple(map(len, lists))
 
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request."""

@@ -317,12 +317,12 @@ def test_an_application_that_authenticates_itself_is_judged(make_portal: MakePor
 # -- ASGI -------------------------------------------------------------------------------------------------------------
 
 
-def _starlette(handler: Any, *, middleware: Any = (), **more: Any) -> tuple[Portal, list[Any]]:
+def _starlette(handler: Any, *, middleware: Any = (), mode: str = "enforce", **more: Any) -> tuple[Portal, list[Any]]:
     app = Starlette(routes=[Route("/say", handler)])
     sent: list[Any] = []
     for item, options in middleware:
         app.add_middleware(item, **options)
-    settings = Settings.from_env(environment(**BLOCK))
+    settings = Settings.from_env(environment(MODE__RESPONSE_GUARD=mode))
     shield = Shield(app, settings=settings, **more)
 
     async def observed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -392,6 +392,47 @@ def test_a_stream_goes_out_piece_by_piece(middleware: Any) -> None:
     portal, sent = _starlette(say, middleware=middleware)
     assert portal.request("GET", "/say", portal.bearer()).status == 200
     assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("middleware", [[], [(GZipMiddleware, {"minimum_size": 10_000})]])
+def test_nothing_waits_for_a_report(middleware: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the guard only reports, an answer of known length goes out piece by piece, and is reported all the same."""
+    pieces, seen = [b'{"tena', b'nt_id":"so', b'uth"}'], []
+    noted: list[Any] = []
+
+    def done(self: Runtime, x: Any, *_: Any) -> None:
+        noted.append((x.would_refuse, x.covered))
+
+    monkeypatch.setattr(Runtime, "done", done)
+
+    async def say(request: Request) -> Response:
+        async def blocks() -> Any:
+            for piece in pieces:
+                yield piece
+                seen.append(sum(message["type"] == "http.response.body" for message in sent))
+
+        length = str(sum(map(len, pieces)))
+        return StreamingResponse(blocks(), media_type=JSON, headers={"content-length": length})
+
+    portal, sent = _starlette(say, middleware=middleware, mode="report")
+    answer = portal.request("GET", "/say", portal.bearer())
+    assert (answer.status, answer.body, seen) == (200, b"".join(pieces), [1, 2, 3])
+    assert noted == [([("response_guard", "internal-error")], True)]
+
+
+def test_a_bug_in_a_reporting_guard_lets_nothing_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is out by then: the answer ends without its body, and not like a complete one."""
+
+    async def say(request: Request) -> Response:
+        return Response(b'{"tenant_id":"north"}', media_type=JSON)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("portalshield.layers.response_guard.ResponseGuardStage.judge", broken)
+    portal, sent = _starlette(say, mode="report")
+    portal.request("GET", "/say", portal.bearer())
+    assert [message["type"] for message in sent] == ["http.response.start"]
 
 
 @pytest.mark.parametrize("middleware", [[], [(GZipMiddleware, {})]])

@@ -44,7 +44,8 @@ async def deny(scope: Scope, send: Send, answer: Rendered) -> None:
 
 class Judged:
     """The way out of the application for an answer that has judges: what they want to read is held back, from its head
-    to its last byte, and then goes on as it came, or not at all. Stands at the inner door where there is one."""
+    to its last byte, and then goes on as it came, or not at all. Where they only report, nothing waits for them. Stands
+    at the inner door where there is one."""
 
     __slots__ = ("_head", "_over", "_runtime", "_send", "_x", "held")
 
@@ -62,17 +63,20 @@ class Judged:
             if message["type"] != "http.response.body":
                 return self._interrupted(message)
             enough = not held.take(message.get("body", b"")) or not message.get("more_body", False)
-            return self._release(held, message) if enough or self._x.late is not None else _nothing()
-        if self._over:
+            if held.waits:
+                return self._release(held, message) if enough or self._x.late is not None else _nothing()
+            if enough:
+                self._settle(held)
+        elif self._over:
             return _nothing()
-        x = self._x
-        if message["type"] == "http.response.start":
+        elif message["type"] == "http.response.start":
+            x = self._x
             head = self._begun(message)
             if x.late is None and not x.judged and x.plan.judges:
-                self.held = self._runtime.hold(x, message["status"], message.get("headers") or ())
+                self.held = held = self._runtime.hold(x, message["status"], message.get("headers") or ())
             if x.late is not None:
                 return self._refused(x.late)
-            if self.held is not None:
+            if held is not None and held.waits:
                 self._head = head
                 return _nothing()
             message = head
@@ -81,8 +85,16 @@ class Judged:
 
     async def end(self) -> None:
         """The application returned: what is held now never became what it declared."""
-        if self.held is not None:
-            await self._release(self.held, {"type": "http.response.body", "body": self.held.body, "more_body": True})
+        held = self.held
+        if held is not None and held.waits:
+            await self._release(held, {"type": "http.response.body", "body": held.body, "more_body": True})
+        elif held is not None:
+            self._settle(held)
+
+    def _settle(self, held: Held) -> None:
+        self.held = None
+        if self._x.late is None:
+            self._runtime.settle(self._x, held)
 
     async def _interrupted(self, message: Message) -> None:
         """Something else than its body comes after a head that is held."""
@@ -92,12 +104,10 @@ class Judged:
 
     async def _release(self, held: Held, message: Message) -> None:
         """Judge what was held; its body goes on as one message, the last of those it came in."""
-        self.held = None
         x = self._x
         if len(held.chunks) > 1:
             message = {**message, "body": held.body}
-        if x.late is None:
-            self._runtime.settle(x, held)
+        self._settle(held)
         if x.late is not None:
             await self._refused(x.late)
             return
