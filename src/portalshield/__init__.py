@@ -12,6 +12,7 @@ from portalshield.model.principal import Principal
 from portalshield.model.secret import Secret
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
 from portalshield.model.upload import Upload
+from portalshield.rules.detectors import Detector
 from portalshield.settings import Settings
 from portalshield.shield import Shield
 from portalshield.telemetry.redactor import redact
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigurationError",
     "ConfigurationProblem",
+    "Detector",
     "Idempotent",
     "Limit",
     "Policy",

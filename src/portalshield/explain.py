@@ -67,9 +67,9 @@ def explain(table: Table, method: str, path: str, headers: Mapping[str, str], na
     """Walk one request through its plan, stage by stage. `native` is the scope or environ the table looks at."""
     x = _exchange(method, path, headers, native)
     fault = insane(x)
-    if fault is not None:
-        return Explanation(method, path, "(unmatched)", "", (_decision("request", "sanity", fault),))
     plan = table.find(x)
+    if fault is not None and (not plan.policy.allow_path or (fault := insane(x, plan.policy.allow_path)) is not None):
+        return Explanation(method, path, "(unmatched)", "", (_decision("request", "sanity", fault),))
     x.plan = plan
     decisions: list[Decision] = []
     for step in plan.steps:

@@ -7,7 +7,7 @@ same walk, one synchronously, one with `await`, and a walk may be suspended and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -264,9 +264,10 @@ def enforces(x: Exchange, layer: str, share: float, refusal: Problem) -> bool:
     return False
 
 
-def insane(x: Exchange) -> Problem | None:
-    """A path or method that two readers could read differently, refused before anybody looks for its policy."""
-    fault = path_fault(x.path, x.raw_path) or method_fault(x.method)
+def insane(x: Exchange, allowed: Container[str] = ()) -> Problem | None:
+    """A path or method that two readers could read differently, refused before anybody looks for its policy, unless
+    all that is wrong with it is `allowed`."""
+    fault = method_fault(x.method) or path_fault(x.path, x.raw_path, allowed)
     return problem("malformed-request", why=fault) if fault is not None else None
 
 

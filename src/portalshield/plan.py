@@ -161,7 +161,7 @@ ORDER: tuple[tuple[Place, str], ...] = (
     (lambda b, p, s: hosts.stage(b.settings.hosts, p), "a foreign Host must not even learn whether a route exists"),
     (lambda b, p, s: b.cors, "a preflight carries no credentials: it is answered before anybody asks for them"),
     (lambda b, p, s: s.early_rate, "cheap, and it protects everything dearer behind it, token checks included"),
-    (lambda b, p, s: None if s.safe or s.signed else b.csrf, "needs no principal; refuses before a cookie is read"),
+    (lambda b, p, s: None if s.safe or s.signed or not p.csrf else b.csrf, "refuses before a cookie is even read"),
     (lambda b, p, s: _principal(b, p), "everything behind it speaks about a verified principal"),
     (lambda b, p, s: auth.grants(p), "own tenant but missing scope is 403, told only to who is known"),
     (lambda b, p, s: s.early_tenant, "ids in path, query and header are judged before a byte of the body is read"),

@@ -15,6 +15,7 @@ from portalshield.plan import processes_once
 from portalshield.protection import Protection
 from portalshield.routes import Row
 from portalshield.rules.addresses import parse_networks
+from portalshield.rules.fetch_metadata import SAFE_METHODS
 from portalshield.rules.origins import is_loopback
 from portalshield.settings import LAYERS, Settings, server_trusts_everybody
 from portalshield.stores.records import is_shared
@@ -245,6 +246,10 @@ def _of_routes(protection: Protection, rows: list[Row]) -> Iterator[Finding]:
                 continue
             if policy.mode is not None and policy.mode != "enforce":
                 yield Finding("PS-MODE-102", "high", f"{method} {path}", "This route does not refuse anything.")
+            if not policy.csrf and method not in SAFE_METHODS:
+                yield Finding(
+                    "PS-CSRF-102", "medium", f"{method} {path}", "Foreign pages may write here."
+                )
             if not policy.declared and row.route.kind == "http":
                 yield Finding("PS-ROUTE-101", "info", f"{method} {path}", "Nobody decided: it has the strict default.")
             yield from _of_login(protection, policy, method, path)

@@ -12,6 +12,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -156,7 +157,7 @@ class Runtime:
                 or b"transfer-encoding" in headers
                 or b"," in (headers.get(b"authorization") or b"")
             ):
-                verdict = None if found is not None else insane(x)
+                verdict = None if found is not None else self._insane(x)
                 verdict = verdict or oversized(x, fields, field_bytes)
                 verdict = verdict or (doubled(x) if doubles else None) or self._misframed(x)
                 if verdict is not None:
@@ -175,6 +176,14 @@ class Runtime:
             return begin(x, x.plan)
         except Exception as error:
             return self.stage_failed(x, error)
+
+    def _insane(self, x: Exchange) -> Problem | None:
+        """A path that two readers could read differently, unless the route that serves it takes such paths."""
+        refusal = insane(x)
+        if refusal is None:
+            return None
+        plan = self.table.find(copy(x))
+        return insane(x, plan.policy.allow_path) if plan.policy.allow_path else refusal
 
     def _find(self, x: Exchange) -> Plan:
         """Ask the table, and remember what serves this spelling of the path; bounded, a flood costs a match each."""

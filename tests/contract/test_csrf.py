@@ -272,3 +272,20 @@ class TestModes:
         portal = make_portal({"MODE__CSRF": mode})
         fields: list[Any] = [COOKIE, ("sec-fetch-site", "cross-site")]
         assert portal.request("POST", "/public", fields).status == status
+
+
+class TestRoute:
+    """`csrf=False`: a decision about one route."""
+
+    def test_it_lets_foreign_pages_write_there_and_nowhere_else(self, make_portal: MakePortal) -> None:
+        """A route that an embedded form of a partner posts to."""
+        portal = make_portal(policies=[*OPEN, Policy("POST /public", csrf=False)])
+        fields: list[Any] = [COOKIE, ("sec-fetch-site", "cross-site")]
+        assert portal.request("POST", "/public", fields).status == 200
+        assert portal.request("POST", "/search", fields).slug == "csrf-refused"
+
+    def test_it_is_a_finding(self, make_portal: MakePortal) -> None:
+        """Whoever reads `check` learns where cookies are taken from foreign pages."""
+        portal = make_portal(policies=[*OPEN, Policy("POST /public", csrf=False)])
+        found = [(finding.id, finding.where) for finding in portal.shield.check() if finding.id == "PS-CSRF-102"]
+        assert found == [("PS-CSRF-102", "POST /public")]

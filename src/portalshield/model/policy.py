@@ -15,6 +15,11 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from portalshield.model.upload import Upload, as_upload
 from portalshield.model.view import Price
 
+SPELLINGS = frozenset(
+    f"path-{kind}"
+    for kind in ("double-slash", "backslash", "parameter", "percent", "not-nfc", "encoded-slash", "encoded-backslash")
+)
+"""Spellings of a path that a route may take upon itself: dot segments, controls and what is no UTF-8 never."""
 METADATA = "__portalshield__"
 """The attribute under which a handler carries its terms."""
 
@@ -94,6 +99,10 @@ class Terms(TypedDict, total=False):
     """Take `Idempotency-Key` on requests that change something."""
     login: str
     """The field of the body that names the account: failed attempts are counted per account and address."""
+    csrf: bool
+    """False: requests that a browser sends for a foreign page may carry a cookie here."""
+    allow_path: Iterable[str]
+    """Spellings of the path that this route takes and no other: `encoded-slash`, `double-slash`, ..."""
 
 
 KEYWORDS: frozenset[str] = frozenset(Terms.__annotations__)
@@ -139,6 +148,9 @@ class EffectivePolicy:
     mode: str | None = None
     limits: tuple[Limit, ...] = ()
     login: str | None = None
+    csrf: bool = True
+    allow_path: frozenset[str] = frozenset()
+    """As `rules.paths` names them."""
     webhook: str | None = None
     idempotent: Idempotent | None = None
     owners: tuple[tuple[str, Callable[[str], Any]], ...] = ()
@@ -154,9 +166,11 @@ def normal(terms: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise TypeError(f"unknown keyword {unknown[0]!r}; known are {', '.join(sorted(KEYWORDS))}")
     result = {name: value for name, value in terms.items() if name not in ("limits", "by")}
-    for name in ("scopes", "roles", "content_types"):
+    for name in ("scopes", "roles", "content_types", "allow_path"):
         if name in result:
             result[name] = _texts(name, result[name])
+    if "allow_path" in result:
+        result["allow_path"] = _spellings(result["allow_path"])
     if result.get("cross_tenant") and not result.get("roles"):
         raise TypeError("cross_tenant=True needs roles=[...]: say who may span tenants")
     if "max_age" in result:
@@ -205,6 +219,14 @@ def _texts(name: str, value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(f"{name} is a list of texts, not one text")
     return tuple(value)
+
+
+def _spellings(kinds: tuple[str, ...]) -> frozenset[str]:
+    found = frozenset(f"path-{kind}" for kind in kinds)
+    if not found <= SPELLINGS:
+        known = ", ".join(sorted(slug.removeprefix("path-") for slug in SPELLINGS))
+        raise TypeError(f"allow_path takes {known}; dot segments and controls are never let through")
+    return found
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
