@@ -247,9 +247,7 @@ def _of_routes(protection: Protection, rows: list[Row]) -> Iterator[Finding]:
             if policy.mode is not None and policy.mode != "enforce":
                 yield Finding("PS-MODE-102", "high", f"{method} {path}", "This route does not refuse anything.")
             if not policy.csrf and method not in SAFE_METHODS:
-                yield Finding(
-                    "PS-CSRF-102", "medium", f"{method} {path}", "Foreign pages may write here."
-                )
+                yield Finding("PS-CSRF-102", "medium", f"{method} {path}", "Foreign pages may write here.")
             if not policy.declared and row.route.kind == "http":
                 yield Finding("PS-ROUTE-101", "info", f"{method} {path}", "Nobody decided: it has the strict default.")
             yield from _of_login(protection, policy, method, path)

@@ -275,6 +275,16 @@ def test_a_tenant_behind_a_file_is_refused(forms: Forms, body: bytes, target: st
     assert (answer.status, answer.slug, forms.calls) == (400, "malformed-request", [])
 
 
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("lost", [4, 6, 20, len(CONTENT)])
+def test_a_form_that_breaks_off_behind_a_file_is_refused(forms: Forms, lost: int, size: int) -> None:
+    """Parsers differ on what to make of it: nobody gets it, neither who parses nor who reads bytes."""
+    body = form(OWN, FILE, NOTE)[:-lost]
+    for target in ("/form", "/raw"):
+        answer = forms.post(cut(body, size), target)
+        assert (answer.status, answer.slug, forms.calls) == (400, "malformed-request", [])
+
+
 def test_a_late_refusal_replaces_the_answer_of_a_handler_that_swallows_errors(forms: Forms) -> None:
     """A handler that catches what the cut stream raises does not get its own answer out."""
     body = form(FILE, file("big", bytes(200_000)), FOREIGN)

@@ -183,14 +183,16 @@ def test_only_forms_are_taken(make: MakePortal, content_type: str, status: int) 
 @pytest.mark.parametrize("cut", [4, 14, 60])
 @pytest.mark.parametrize("target", ["/files", "/open-files"])
 def test_a_form_that_does_not_end(make: MakePortal, cut: int, target: str) -> None:
-    """400 where the length says that nothing more comes; where nobody says, no file arrives that was not judged."""
+    """400 before the handler runs where a length says that nothing more comes, and in the stream where the server says
+    so. (A WSGI server that says neither shows the handler no body at all.)"""
     portal = make()
     body = form(sample("image/png"))[:-cut]
     headers = [*portal.bearer(), ("content-type", CONTENT_TYPE)]
     assert portal.request("POST", target, headers, [body[:90], body[90:]]).status == 400
     assert portal.calls == []
     answer = portal.request("POST", target, [*headers, ("transfer-encoding", "chunked")], [body[:90], body[90:]])
-    assert answer.status >= 400 or answer.json in ([], [["dot.png", "image/png", digest(png())]])
+    assert answer.status == 400 or (portal.name == "wsgi" and answer.json == [])
+    assert portal.calls == [] or answer.json == []
 
 
 def test_a_handler_that_streams_by_itself_is_cut(make_portal: MakePortal) -> None:

@@ -17,6 +17,8 @@ from urllib.parse import quote
 RNG = random.Random(20_261_125)
 ALNUM = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"
+LOWER = string.ascii_lowercase + string.digits
+UPPER = string.ascii_uppercase + string.digits
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ def draw(alphabet: str, count: int) -> str:
     return found + RNG.choice([c for c in alphabet if c.isalpha()] or alphabet) + RNG.choice(
         [c for c in alphabet if c.isdigit()] or alphabet
     )  # fmt: skip
+
+
+def uuid() -> str:
+    """An id in five groups."""
+    return "-".join(draw(HEX, count) for count in (8, 4, 4, 4, 12))
 
 
 def luhn_digit(digits: str) -> str:
@@ -275,6 +282,81 @@ VENDORS: dict[str, Callable[[], str]] = {
     "dropbox": lambda: "sl." + draw(ALNUM + "_-", 130),
     "tailscale": lambda: "tskey-auth-" + draw(ALNUM, 12) + "-" + draw(ALNUM, 32),
     "nvidia": lambda: "nvapi-" + draw(ALNUM + "_-", 64),
+    "stripe production": lambda: "sk_" + "prod_" + draw(ALNUM, 24),
+    "aws service": lambda: "A3TX" + draw(string.ascii_uppercase + "234567", 16),
+    "gitlab routable": lambda: "glpat-" + draw(ALNUM + "_-", 40) + ".01." + draw(LOWER, 7),
+    "gitlab routable runner": lambda: "glrt-t1_" + draw(ALNUM + "_-", 40) + "." + draw(LOWER, 9),
+    "gitlab registration": lambda: "GR1348941" + draw(ALNUM + "_-", 20),
+    "slack short": lambda: "xoxr-" + draw(ALNUM, 9),
+    "slack browser": lambda: "xoxd-" + draw(ALNUM + "/+", 120),
+    "clojars": lambda: "CLOJARS_" + draw(LOWER, 60),
+    "hugging face organisation": lambda: "api_org_" + draw(string.ascii_letters, 34),
+    "mailgun public": lambda: "pubkey-" + draw(HEX, 32),
+    "mailgun signing": lambda: draw(HEX, 32) + "-" + draw(HEX, 8) + "-" + draw(HEX, 8),
+    "1password padded": lambda: "ops_eyJ" + draw(ALNUM + "+/", 300) + "==",
+    "1password secret": lambda: "A3-" + "-".join(draw(UPPER, count) for count in (6, 11, 5, 5, 5)),
+    "1password secret split": lambda: "A3-" + "-".join(draw(UPPER, count) for count in (6, 6, 5, 5, 5, 5)),
+    "vault long": lambda: "hvb." + draw(ALNUM + "_-", 300),
+    "vault old": lambda: "s." + draw(string.ascii_lowercase, 11) + draw(UPPER, 13),
+    "square production": lambda: "EAAAEO" + draw(ALNUM + "_-", 58),
+    "square short": lambda: "EAAAl" + draw(ALNUM + "_-", 30),
+    "facebook": lambda: "EAAC" + draw(ALNUM, 300),
+    "facebook app": lambda: draw(string.digits, 15) + "|" + draw(ALNUM + "_-", 27),
+    "databricks numbered": lambda: "dapi" + draw(HEX, 32) + "-2",
+    "new relic insert": lambda: "NRII-" + draw(ALNUM + "_-", 32),
+    "new relic browser": lambda: "NRJS-" + draw(HEX, 19),
+    "harness": lambda: "pat." + draw(ALNUM + "_-", 22) + "." + draw(HEX, 24) + "." + draw(ALNUM, 20),
+    "harness service": lambda: "sat." + draw(ALNUM + "_-", 22) + "." + draw(HEX, 24) + "." + draw(ALNUM, 20),
+    "dropbox newer": lambda: "sl.u." + draw(ALNUM + "_-", 600),
+    "dropbox lasting": lambda: draw(ALNUM, 11) + "A" * 10 + draw(ALNUM + "_-=", 43),
+    "adobe": lambda: "p8e-" + draw(ALNUM, 32),
+    "alibaba": lambda: "LTAI" + draw(ALNUM, 20),
+    "artifactory": lambda: "AKCp" + draw(ALNUM, 69),
+    "artifactory reference": lambda: "cmVmd" + "GtuOj" + draw(ALNUM, 54),
+    "authress": lambda: (
+        "sc_" + draw(LOWER, 12) + "." + draw(LOWER, 4) + ".acc_" + draw(LOWER, 14) + "." + draw(ALNUM, 60)
+    ),
+    "entra": lambda: draw(ALNUM, 3) + "8Q~" + draw(ALNUM + "_.-", 34),
+    "clickhouse": lambda: "4b1d" + draw(ALNUM, 38),
+    "cloudflare origin": lambda: "v1.0-" + draw(HEX, 24) + "-" + draw(HEX, 146),
+    "defined networking": lambda: "dnkey-" + draw(UPPER, 26) + "-" + draw(UPPER, 52),
+    "duffel": lambda: "duffel_" + "live_" + draw(ALNUM + "_-", 43),
+    "dynatrace": lambda: "dt0c01." + draw(UPPER, 24) + "." + draw(UPPER, 64),
+    "easypost": lambda: "EZAK" + draw(ALNUM, 54),
+    "easypost test": lambda: "EZTK" + draw(ALNUM, 54),
+    "flutterwave": lambda: "FLWSECK_" + "TEST-" + draw(HEX, 32) + "-X",
+    "flutterwave encryption": lambda: "FLWSECK_" + "TEST-" + draw(HEX, 12),
+    "fly": lambda: "fo1_" + draw(ALNUM + "_-", 43),
+    "fly macaroon": lambda: "fm2_" + draw(ALNUM + "+/", 400) + "==",
+    "frame.io": lambda: "fio-u-" + draw(ALNUM + "_-", 64),
+    "gocardless": lambda: "live_" + draw(string.ascii_lowercase, 10) + draw(UPPER, 14) + draw(ALNUM + "_-", 16),
+    "lob": lambda: "live_" + draw(HEX, 35),
+    "lob test": lambda: "test_" + draw(HEX, 35),
+    "lob public": lambda: "live_pub_" + draw(HEX, 31),
+    "terraform": lambda: draw(ALNUM, 14) + ".atlasv1." + draw(ALNUM + "_-", 66),
+    "heroku": lambda: "HRKU-AA" + draw(ALNUM + "_-", 58),
+    "infracost": lambda: "ico-" + draw(ALNUM, 30) + "zQ",
+    "42": lambda: "s-s4t2ud-" + draw(HEX, 64),
+    "jwt in base64": lambda: "ZXlKaGJHY2lPaU" + draw(ALNUM, 120) + "==",
+    "mapbox": lambda: "pk." + draw(ALNUM, 60) + "." + draw(ALNUM, 22),
+    "mapbox secret": lambda: "sk." + draw(ALNUM, 80) + "." + draw(ALNUM, 22),
+    "maxmind": lambda: draw(ALNUM, 6) + "_" + draw(ALNUM, 29) + "_mmk",
+    "octopus": lambda: "API-" + "X" + draw(UPPER, 25),
+    "openshift": lambda: "sha256~" + draw(ALNUM + "_-", 43),
+    "prefect": lambda: "pnu_" + draw(ALNUM, 36),
+    "readme": lambda: "rdme_" + draw(LOWER, 70),
+    "scalingo": lambda: "tk-us-" + draw(ALNUM + "_-", 48),
+    "settlemint": lambda: "sm_aat_" + draw(ALNUM, 16),
+    "settlemint personal": lambda: "sm_pat_" + draw(ALNUM, 16),
+    "shippo": lambda: "shippo_" + "live_" + draw(HEX, 40),
+    "sidekiq": lambda: "BUNDLE_GEMS__CONTRIBSYS__COM=" + draw(HEX, 8) + ":" + draw(HEX, 8),
+    "teams hook": lambda: "webhook.office.com/webhookb2/" + uuid() + "@" + uuid() + "/IncomingWebhook/" + draw(HEX, 32),
+    "telegram short": lambda: draw(string.digits, 7) + ":AA" + draw(ALNUM + "_-", 33),
+    "twitter": lambda: "A" * 22 + draw(ALNUM, 20) + "%2B" + draw(ALNUM, 60),
+    "typeform": lambda: "tfp_" + draw(ALNUM, 44) + "_" + draw(ALNUM, 14),
+    "yandex": lambda: "t1." + draw(ALNUM + "_-", 180) + "." + draw(ALNUM + "_-", 86),
+    "yandex key": lambda: "AQVN" + draw(ALNUM + "_-", 36),
+    "yandex storage": lambda: "YCAJE" + draw(ALNUM + "_-", 30) + "x4Tq9",
 }
 
 
@@ -411,6 +493,8 @@ def benign() -> Iterator[str]:
         yield f"trace {draw(HEX, 32)} span {draw(HEX, 16)}"
         yield f"epoch {number(1_600_000_000, 1_900_000_000)} ms {number(1_600_000_000_000, 1_900_000_000_000)}"
         yield f"customer cus_{draw(ALNUM, 14)} paid pi_{draw(ALNUM, 24)}"
+        yield f"checkout cs_test_{draw(ALNUM, 58)} event evt_{draw(ALNUM, 24)}"
+        yield f"live_{draw(HEX, 24)} and test_{draw(HEX, 32)}_x passed"
         yield f"order {number(10**7, 10**8)} of {number(100)} items, total {number(10**4)}.{number(10, 99)} EUR"
         yield f"01{draw('0123456789ABCDEFGHJKMNPQRSTVWXYZ', 24)} queued"
         yield f"v{number(20)}.{number(40)}.{number(90)} -> v{number(20)}.{number(40)}.{number(90)}-rc.{number(9)}"
@@ -497,6 +581,21 @@ password: None, token=null, secret: '', api_key=""
 session_timeout=3600 cookie_consent=true csrf_enabled: true
 idempotency_key_ttl=86400 public_key_url=/.well-known/jwks.json
 please reset your password in the settings; a secret is required
+live_session_dashboard_of_the_portal_v2_beta1 rendered, live_view_2 mounted
+request API-01J9Z3K4M5N6P7Q8R9S0T1V2W3 queued, API-2026-REFERENCE moved
+GET /static/img/ico-d41d8cd98f00b204e9800998ecf8427e.png 304
+at s.addResizeListenerOnRow2X(app.js:1) at s.internationalization
+YC_MAX_RETRY_COUNT_OF_STORAGE_UPLOADS_2 is 5
+release v1.0-rc.1 on t1.micro, t1.2 of 3; sl.no 12; sat.2026-01-03 pat.example.org hvac.unit
+commit 4b1d9f86d081884c7d659a2feaa0c55ad015a3bf4 4b1d81884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a0811
+tfp_distributions_multivariate_normal_with_diagonal_covariance1 and ext_core.util.acc_test.unit
+tests/test_d41d8cd98f00b204e9800998ecf8427e.py test_pub_4bf92f3577b34da6a3ce929d0e0e4736 passed
+A3-LANDSCAPE pages, A3-POSTER-PRINTS-OF-WALLS, form A3-100200-300
+padding AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==
+blob EAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEAAAAAAAAAAAA and x/EAAADyAAAABgAAAAAAAACamZmZmZnpP/MAAA
+1767322645000123|4bf92f3577b34da6a3ce929d0e0e4736|GET|200 12345:app.orders.service.views.create_invoice
+pool tk-us-east-1-general-purpose-workers-arm64-spot-blue9 scaled
+sha256~ of the file differs, Q~ and _mmk are no marks by themselves; dt0c01.example
 the signature does not match; the certificate expired 3 days ago
 oauth scopes: openid profile offline_access
 refund 25 of 100, balance 75, currency=EUR, country=DE

@@ -93,7 +93,8 @@ HOSTILE = (
     "a", "-", "sk-", "0123456789abcdef", "a@", "a@b.", "a=", "password=a ", "eyJ", "eyJaaaaaa.", "1", "1 ", "4111 ",
     "1.", "a://b@", '\\"', 'password="', "%41", "%25", "password=(", "<a>", "Key (a)=(", "Bearer ", "AB12 ", "::1 ",
     "555-123 ", "-----BEGIN PRIVATE KEY-----", "\\u0041", 'name="a"\r\n\r\n', "--password a ", "password '1' ", "ü@",
-    "\\n", "\\na", "\\n1@a.b ", "\\n555-1234 ", "\x1b[m",
+    "\\n", "\\na", "\\n1@a.b ", "\\n555-1234 ", "\x1b[m", "live_", "s.", "t1.a", "A3-AAAAAA-AAAAAA-", "A" * 10 + " ",
+    "aA1_", "YC-", "sl.-", "12345:A", "sc_aaaaa.aaaa.acc_", "BUNDLE_GEMS__CONTRIBSYS__COM==", "Q~ a.atlasv1.", "pk.",
 )  # fmt: skip
 
 

@@ -140,11 +140,20 @@ def _guarded(x: Exchange, judges: list[Callable[[bytes], Problem | None]], recei
         if message["type"] == "http.request":
             chunk = message.get("body", b"")
             x.bytes_in += len(chunk)
-            for judge_chunk in judges:
-                refusal = judge_chunk(chunk)
-                if refusal is not None:
-                    x.late, x.layer = refusal, x.layer or "body"
-                    return {"type": "http.disconnect"}
+            refusal = _judged(judges, chunk) if chunk else None
+            if refusal is None and not message.get("more_body", False):
+                refusal = _judged(judges, b"")
+            if refusal is not None:
+                x.late, x.layer = refusal, x.layer or "body"
+                return {"type": "http.disconnect"}
         return message
 
     return guarded
+
+
+def _judged(judges: list[Callable[[bytes], Problem | None]], chunk: bytes) -> Problem | None:
+    for judge_chunk in judges:
+        refusal = judge_chunk(chunk)
+        if refusal is not None:
+            return refusal
+    return None

@@ -185,11 +185,8 @@ def _has_too_many(x: Exchange, body: bytes) -> bool:
 
 
 def _end_form(x: Exchange) -> None:
-    """A form without files that was read whole must end: parsers differ on what to make of one that was cut.
-
-    Behind a file that is left to the application's parser, which completes no field that was not seen to be complete.
-    """
-    if x.form is None or x.form_fault is not None or not x.body or not x.body_complete or x.form.reached_file:
+    """A form that was read whole must end: parsers differ on what to make of one that was cut."""
+    if x.form is None or x.form_fault is not None or not x.body or not x.body_complete:
         return
     try:
         x.form.close()

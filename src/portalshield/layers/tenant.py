@@ -229,6 +229,8 @@ def _rest(form: FormScanner, read: int) -> Callable[[bytes], Problem | None]:
         fresh, read = chunk[read:], max(0, read - len(chunk))
         try:
             form.feed(fresh)
+            if not chunk:
+                form.close()
         except MultipartFault as fault:
             return _malformed(fault.code)
         return _LATE if form.late else None

@@ -62,8 +62,7 @@ class UploadStage:
         return None
 
     def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
-        """Judge a form that streams. One that is shorter than declared never ends here: its parser completes no file
-        whose end was not judged."""
+        """Judge a form that streams, its end with the last byte that was declared, or where the server says so."""
         boundary = boundary_of(x.headers.get(b"content-type") or b"")
         if not x.has_body or boundary is None:
             return None
@@ -77,13 +76,15 @@ class UploadStage:
 
 def _judge(scanner: FormScanner, left: int) -> Callable[[bytes], Problem | None]:
     """`left`: how many bytes will come, below 0 if nobody said."""
+    over = False
 
     def judge(chunk: bytes) -> Problem | None:
-        nonlocal left
+        nonlocal left, over
         left -= len(chunk)
         try:
             scanner.feed(chunk)
-            if left == 0:
+            if (left == 0 or not chunk) and not over:
+                over = True
                 scanner.close()
         except MultipartFault as fault:
             # Nobody reads the rest.

@@ -53,7 +53,8 @@ class Guards(Protocol):
     """Judges a body that streams to the application unread."""
 
     def guard(self, x: Exchange) -> Callable[[bytes], Problem | None] | None:
-        """A judge of this request's chunks, or None where there is nothing to judge."""
+        """A judge of this request's chunks, or None where there is nothing to judge. An empty chunk says that the body
+        is over, as far as the server can tell."""
 
 
 class Judges(Protocol):

@@ -29,7 +29,7 @@ TOKEN_RUN = 14
 
 _DIGITS = bytes(48 if 48 <= code <= 57 else 32 for code in range(256))
 _NUMBER_MARKS = b" -.()/"
-_TOKENS = bytes(97 if chr(code) in "_+/=.-" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
+_TOKENS = bytes(97 if chr(code) in "_+/=.-~" or (code < 128 and chr(code).isalnum()) else 32 for code in range(256))
 _DULL = bytes(set(range(256)) - set(b"=:@%\\'\"<\x1b"))
 """Bytes that open no gate by themselves: what is left after their deletion is looked at."""
 _DIGIT_NEEDLE, _TOKEN_NEEDLE = b"0" * DIGIT_RUN, b"a" * TOKEN_RUN

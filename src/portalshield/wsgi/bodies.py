@@ -115,6 +115,8 @@ class _Guarded:
         self._x = x
         self._judges = judges
         self._source = source
+        length = x.headers.get(b"content-length") or b""
+        self._left = int(length) if length.isdigit() else -1
 
     def read(self, size: int | None = -1) -> bytes:
         """At most `size` bytes; all of them, block by block, without a size."""
@@ -150,10 +152,15 @@ class _Guarded:
         if x.late is not None:
             raise BodyRefusedError("the body was refused")
         chunk = read(size)
+        if not chunk and not size:
+            return chunk  # nothing was asked for: this is not the end
         x.bytes_in += len(chunk)
-        for judge_chunk in self._judges:
-            refusal = judge_chunk(chunk)
-            if refusal is not None:
-                x.late, x.layer = refusal, x.layer or "body"
-                raise BodyRefusedError("the body was refused")
+        self._left -= len(chunk)
+        # Nobody reads on behind the last byte that was declared.
+        for piece in (chunk, b"") if chunk and self._left == 0 else (chunk,):
+            for judge_chunk in self._judges:
+                refusal = judge_chunk(piece)
+                if refusal is not None:
+                    x.late, x.layer = refusal, x.layer or "body"
+                    raise BodyRefusedError("the body was refused")
         return chunk
