@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from portalshield import Settings, Shield
-from portalshield.report import Finding
+from portalshield.findings import Finding
 from portalshield.rules.origins import CODES
 from portalshield.testing import environment
 
@@ -205,7 +205,7 @@ def test_a_proxy_fix_around_the_shield_is_found(proxies: str) -> None:
 
 def test_every_id_of_the_edge_has_a_test_and_a_page() -> None:
     """What the source can say stands in docs/ and in a test, id by id."""
-    sources = [ROOT / "src/portalshield" / name for name in ("report.py", "settings.py")]
+    sources = [ROOT / "src/portalshield" / name for name in ("findings.py", "settings.py")]
     sources += [ROOT / "src/portalshield/layers" / f"{name}.py" for name in ("cors", "csrf", "headers", "hosts")]
     said = {found for path in sources for found in EDGE.findall(path.read_text("utf-8"))}
     said |= {f"PS-CORS-{code}" for code in CODES}

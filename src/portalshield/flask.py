@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from flask import Flask, Request, Response, request
@@ -15,16 +15,16 @@ from portalshield.context import CURRENT, INSTALLED, MARK, current_principal
 from portalshield.context import payload as payload
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
-from portalshield.model.policy import terms_of
+from portalshield.model.policy import terms_of, terms_of_view
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
 from portalshield.plan import Build, PolicyRow, compile_rows, unserved_plans
 from portalshield.protection import Protected
-from portalshield.routes import Route, Row
+from portalshield.routes import Route, Row, tell
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 from portalshield.wsgi import WsgiDoor
-from portalshield.wsgi.bodies import admit_body
+from portalshield.wsgi.bodies import BodyRefusedError, admit_body
 from portalshield.wsgi.fields import path_of
 from portalshield.wsgi.walking import judge
 
@@ -47,7 +47,7 @@ def install(app: Flask, shield: Protected) -> None:
     """Put the doors around the application: the outer at `wsgi_app`, the inner as the first `before_request`."""
     app.extensions[INSTALLED] = shield
     protection = shield.protection
-    inside = protection.authenticate is not None or protection.tenant_of is not None
+    inside = protection.asks_inside
     opened: list[Runtime] = []
 
     def open_runtime() -> Runtime:
@@ -127,6 +127,8 @@ def _replace_default_page(app: Flask) -> None:
 
     def handling(*args: Any) -> Response:
         x = marked(request.environ)
+        if x is not None and x.late is not None and isinstance(args[-1], BodyRefusedError):
+            return Response(status=500)  # it stumbled over a refusal, which the door answers with: no crash to tell of
         if x is not None:
             x.crash = args[-1]
         response = handle(*args)
@@ -175,16 +177,8 @@ def _segments(app: Flask, rule: Rule) -> tuple[str, ...]:
 
 def _terms(view: Any, method: str) -> Mapping[str, Any]:
     """The view's decorators; of a class-based view the class first, then its method, then the view function."""
-    terms: dict[str, Any] = {}
     view_class = getattr(view, "view_class", None)
-    if view_class is not None:
-        terms.update(terms_of(view_class))
-        handler = getattr(view_class, method.lower(), None)
-        if handler is None and method == "HEAD":
-            handler = getattr(view_class, "get", None)
-        terms.update(terms_of(handler))
-    terms.update(terms_of(view))
-    return terms
+    return {**(terms_of_view(view_class, method) if view_class is not None else {}), **terms_of(view)}
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -216,6 +210,10 @@ class FlaskTable:
         """Every rule with its plans, in the order of the map."""
         return list(self.rows.values())
 
+    def plans(self) -> Iterator[Plan]:
+        """Those of every method of every route."""
+        return (plan for row in self.listed() for plan in row.plans.values())
+
     def fresh(self) -> bool:
         """No view was added or taken away since the last look."""
         return len(self._app.view_functions) == self._views
@@ -224,7 +222,7 @@ class FlaskTable:
         """The plan of the rule that the application will choose."""
         path = _path_info(x)
         if not self.fresh():
-            self.relist()
+            self._relisted()
         adapter = self._app.url_map.bind_to_environ(x.native) if not self.by_path_alone else self._adapter
         try:
             rule, arguments = adapter.match(path, x.method, return_rule=True)
@@ -238,14 +236,19 @@ class FlaskTable:
 
     def _apply(self, x: Exchange, path: str, rule: Rule, arguments: Mapping[str, Any]) -> Plan:
         if id(rule) not in self.rows:
-            self.relist()
+            self._relisted()
         row = self.rows[id(rule)]
-        plan = row.plan(x.method, self.strict)
+        plan = row.plan(x.method)
         x.endpoint, x.served, x.template = rule, True, row.route.template
         if arguments or rule.arguments:
             x.arguments = arguments
             x.params = _texts(row.route, path, arguments)
         return plan
+
+    def _relisted(self) -> None:
+        """A rule came late. What is wrong with it nobody stops the start for any more: it refuses every request."""
+        self.problems = self.relist()
+        tell(self.problems)
 
     def _misspelt(self, adapter: MapAdapter, path: str, method: str) -> Plan:
         """A wrong method or slash of a public route is told about; of any other only to a principal."""

@@ -6,7 +6,7 @@ The order and its reasons stand in `ORDER`; which route has which policy is deci
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -360,7 +360,9 @@ def compile_rows(
                 problems.append(ConfigurationProblem("PS-POLICY-004", where, f"has a policy that {error}."))
                 break
         compiled.append(row)
-    return compiled, [*problems, *_records_apart(b.settings, plans.values())]
+    if (b.settings.workers or 1) > 1:
+        problems += records_apart(b.settings, plans.values())
+    return compiled, problems
 
 
 def processes_once(policy: EffectivePolicy) -> bool:
@@ -368,9 +370,9 @@ def processes_once(policy: EffectivePolicy) -> bool:
     return policy.webhook is not None or policy.idempotent is not None
 
 
-def _records_apart(settings: Settings, plans: Iterable[Plan]) -> Iterable[ConfigurationProblem]:
-    """Several workers that do not know of each other's records would each process a copy."""
-    if settings.env != "production" or (settings.workers or 1) < 2 or is_shared(settings.storage.uri):
+def records_apart(settings: Settings, plans: Iterable[Plan]) -> Iterator[ConfigurationProblem]:
+    """What is wrong where there are several workers: who does not know of the others' records processes a copy."""
+    if settings.env != "production" or is_shared(settings.storage.uri):
         return
     if any(processes_once(plan.policy) for plan in plans):
         yield ConfigurationProblem(

@@ -6,6 +6,7 @@ It knows no framework: the top floor hands in how routes are listed.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -29,6 +30,7 @@ from portalshield.plan import (
     effective_policy,
     page_plan,
     policy_rows,
+    records_apart,
     unserved_plans,
 )
 from portalshield.policy_file import read_policies
@@ -38,6 +40,7 @@ from portalshield.rules.detectors import Detector
 from portalshield.rules.modes import effective
 from portalshield.rules.paths import METHODS
 from portalshield.rules.revocation import Kind, revoked
+from portalshield.rules.server_workers import workers_of
 from portalshield.runtime import Runtime
 from portalshield.settings import Settings, read
 from portalshield.stores import MemoryStore, Store, open_store
@@ -147,6 +150,11 @@ class Protection:
         authenticates = self.authenticate is not None or self.authority is not None
         return authenticates and effective("response_guard", None, mode.of("response_guard"), mode.default) is not None
 
+    @property
+    def asks_inside(self) -> bool:
+        """Something is asked inside the application's own middleware: an inner door is needed."""
+        return self.authenticate is not None or self.tenant_of is not None
+
     def coverage(self) -> dict[str, tuple[int, int]]:
         """How many JSON answers of each route carried a tenant field, and how many did not."""
         return self._runtime.coverage.read() if self._runtime is not None else {}
@@ -179,6 +187,9 @@ class Protection:
         )
         build = self.build(store)
         table, strict = tabulate(build, self.rows)
+        apart = next(records_apart(settings, table.plans()), None)
+        if apart is not None and settings.workers is None and (workers_of(sys.argv) or 1) > 1:
+            raise ConfigurationError((apart,))
         exposition = ExpositionStage(telemetry.exposition.admits, telemetry.exposition.page)
         path = telemetry.exposition.path
         self._runtime = Runtime(
@@ -199,6 +210,7 @@ class Protection:
             authenticate=self.authenticate,
             tenant_of=self.tenant_of,
             on_crash=_report,
+            apart=apart,
             has_inner=has_inner,
             request_of=request_of,
         )
@@ -219,11 +231,17 @@ class Protection:
         return self.open(_by_patterns)
 
 
+_UNROUTED = "has allow_path, which needs an application whose routes can be read: this one may read a path its own way."
+
+
 def _by_patterns(b: Build, rows: list[PolicyRow]) -> tuple[Table, Plan]:
     strict, _ = unserved_plans(b)
     patterns = []
     for row in rows:
         route = Route("", row.pattern.segments, row.pattern.methods, None)
+        if row.policy.terms.get("allow_path"):
+            told = (ConfigurationProblem("PS-POLICY-005", row.variable, _UNROUTED, "Leave allow_path out."),)
+            raise ConfigurationError(told)
         plans = {
             method: compile_policy(
                 b, effective_policy(b.settings, rows, route, method), row.policy.match, safe=method in ("GET", "HEAD")

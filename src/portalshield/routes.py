@@ -6,15 +6,20 @@ that could match, whatever their number.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from portalshield.flow import Plan
+from portalshield.flow import Plan, insane
 from portalshield.model.exchange import Exchange
+from portalshield.model.setting import ConfigurationProblem
+from portalshield.model.verdicts import Problem
 from portalshield.rules.patterns import PARAMETER, REST, Pattern, segments_of
 
 T = TypeVar("T")
+_log = logging.getLogger("portalshield")
 Kind = Literal["http", "websocket", "mount"]
 
 
@@ -50,9 +55,15 @@ class Row:
     route: Route
     plans: dict[str, Plan] = field(default_factory=dict)
 
-    def plan(self, method: str, default: Plan) -> Plan:
-        """The plan for one method, else the default."""
-        return self.plans.get(method, default)
+    def plan(self, method: str) -> Plan:
+        """The plan for one method. `LookupError` where its policy could not be compiled: nobody may come in then."""
+        return self.plans[method]
+
+
+def tell(problems: Iterable[ConfigurationProblem]) -> None:
+    """Log what is wrong with routes that were added after the start."""
+    for problem in problems:
+        _log.error("%s", problem)
 
 
 class Table(Protocol):
@@ -66,6 +77,17 @@ class Table(Protocol):
 
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request, or the strict one where none does."""
+
+    def plans(self) -> Iterable[Plan]:
+        """Every plan that a request may get."""
+
+
+def ambiguous(x: Exchange, table: Table) -> Problem | None:
+    """A path or method that two readers could read differently; a path, unless the route that serves it takes such."""
+    refusal = insane(x)
+    if refusal is None or not refusal.why.startswith("path-"):
+        return refusal  # a method that nobody may use has no route to ask
+    return insane(x, table.find(copy(x)).policy.allow_path)
 
 
 class _Node(Generic[T]):
@@ -130,6 +152,13 @@ def _order(entry: tuple[int, Any]) -> int:
     return entry[0]
 
 
+def _routed(x: Exchange) -> str:
+    """What the application routes on: a client may have said what the rest is (gunicorn believes a local `SCRIPT_NAME`
+    field), so that rest must open nothing."""
+    rest = x.path.removeprefix(x.mount)
+    return rest if rest.startswith("/") else x.path if rest else "/"
+
+
 class PatternTable:
     """For an application without a router to ask: the policies' own patterns decide, everything else is strict."""
 
@@ -138,8 +167,14 @@ class PatternTable:
     def __init__(self, rows: Iterable[tuple[Pattern, Mapping[str, Plan]]], strict: Plan) -> None:
         self._strict = strict
         self._index: SegmentIndex[tuple[Pattern, Mapping[str, Plan]]] = SegmentIndex()
+        self._plans: list[Plan] = []
         for pattern, plans in sorted(rows, key=lambda row: row[0].specificity, reverse=True):
             self._index.add(pattern.segments, (pattern, plans))
+            self._plans += plans.values()
+
+    def plans(self) -> Iterable[Plan]:
+        """Those of every pattern, and the strict one."""
+        return (*self._plans, self._strict)
 
     def fresh(self) -> bool:
         """Patterns never change."""
@@ -151,8 +186,9 @@ class PatternTable:
         The application may forgive a slash at the end, so the pattern without it, or with it, counts too.
         """
         x.served = x.opaque = True
-        other = x.path[:-1] if x.path.endswith("/") else x.path + "/"
-        for path in (x.path, other):
+        whole = _routed(x) if x.mount else x.path
+        other = whole[:-1] if whole.endswith("/") else whole + "/"
+        for path in (whole, other):
             plan = self._match(x, path)
             if plan is not None:
                 return plan

@@ -12,7 +12,6 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -28,16 +27,15 @@ from portalshield.flow import (
     begin,
     doubled,
     enforces,
-    insane,
     oversized,
 )
 from portalshield.held import Answered, Coverage, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Answer, Identified, Need, Owners, TenantOf, Tenants
 from portalshield.model.principal import Principal
-from portalshield.model.setting import ConfigurationError
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
-from portalshield.routes import Table
+from portalshield.routes import Table, ambiguous
 from portalshield.rules.addresses import TrustedProxies, came_over_tls, client_address, is_private, limit_key
 from portalshield.rules.hosts import HostPolicy
 from portalshield.rules.request_ids import is_usable
@@ -121,11 +119,13 @@ class Runtime:
     """Followed in each process; None where the application authenticates by itself."""
     budget_ns: int = 300_000_000
     """How long the application may take; a request that takes longer is marked in its line."""
+    apart: ConfigurationProblem | None = None
+    """What is wrong if several processes serve this: each would keep records of its own."""
     has_inner: bool = False
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
-    told: bool = False
+    warned: bool = False
     """The warning about a proxy that nobody named was given."""
     good_hosts: set[bytes] = field(default_factory=set)
     coverage: Coverage = field(default_factory=Coverage)
@@ -145,7 +145,7 @@ class Runtime:
             if not self.table.fresh():
                 self.known.clear()
             # What was found for this very spelling before was sane then; a mounted path is only a part of one.
-            found = None if x.mounted or x.websocket else self.known.get((x.method, x.path, x.raw_path))
+            found = None if x.mount or x.websocket else self.known.get((x.method, x.path, x.raw_path))
             if (
                 found is None
                 or doubles
@@ -157,7 +157,7 @@ class Runtime:
                 or b"transfer-encoding" in headers
                 or b"," in (headers.get(b"authorization") or b"")
             ):
-                verdict = None if found is not None else self._insane(x)
+                verdict = None if found is not None else ambiguous(x, self.table)
                 verdict = verdict or oversized(x, fields, field_bytes)
                 verdict = verdict or (doubled(x) if doubles else None) or self._misframed(x)
                 if verdict is not None:
@@ -177,14 +177,6 @@ class Runtime:
         except Exception as error:
             return self.stage_failed(x, error)
 
-    def _insane(self, x: Exchange) -> Problem | None:
-        """A path that two readers could read differently, unless the route that serves it takes such paths."""
-        refusal = insane(x)
-        if refusal is None:
-            return None
-        plan = self.table.find(copy(x))
-        return insane(x, plan.policy.allow_path) if plan.policy.allow_path else refusal
-
     def _find(self, x: Exchange) -> Plan:
         """Ask the table, and remember what serves this spelling of the path; bounded, a flood costs a match each."""
         page = self.pages.get((x.method, x.path)) if not x.websocket else None
@@ -192,7 +184,7 @@ class Runtime:
             x.template = x.path
             return page
         plan = self.table.find(x)
-        if x.served and not x.mounted and not x.websocket and self.table.by_path_alone:
+        if x.served and not x.mount and not x.websocket and self.table.by_path_alone:
             if len(self.known) >= _KNOWN:
                 self.known.clear()
             self.known[(x.method, x.path, x.raw_path)] = (x.template, x.endpoint, x.params, x.arguments, x.opaque, plan)
@@ -256,16 +248,16 @@ class Runtime:
         """An answer that somebody wants to judge as a whole is held back. `x.late` is set where that went wrong."""
         x.judged = True
         held = None
-        try:
-            for judge in x.plan.judges:
+        for judge in x.plan.judges:
+            try:
                 length = judge[0].wants(x, status, fields)
-                if length:
-                    held = held or Held(status, length)
-                    held.judges.append(judge)
-                    held.waits = held.waits or judge[1] > 0
-        except Exception as error:
-            x.late = self.stage_failed(x, error)
-            return None
+            except Exception as error:
+                x.late = self._judge_failed(x, error, judge[1])
+                return None
+            if length:
+                held = held or Held(status, length)
+                held.judges.append(judge)
+                held.waits = held.waits or judge[1] > 0
         if held is None and x.covered is False and status < 400:
             self.coverage.count(x.template, covered=False)
         return held
@@ -276,14 +268,15 @@ class Runtime:
         x.covered = False
         if not held.left:
             body = held.chunks[0] if len(held.chunks) == 1 else held.body
-            try:
-                for stage, enforced in held.judges:
+            for stage, enforced in held.judges:
+                try:
                     verdict = stage.judge(x, body)
-                    if verdict is not None and enforces(x, stage.layer, enforced, verdict):
-                        x.late = verdict
-                        break
-            except Exception as error:
-                x.late = self.stage_failed(x, error)
+                except Exception as error:
+                    x.late = self._judge_failed(x, error, enforced)
+                    continue
+                if verdict is not None and enforces(x, stage.layer, enforced, verdict):
+                    x.late = verdict
+                    break
         if held.status < 400:
             self.coverage.count(x.template, covered=x.covered)
         x.judging_ns = perf_counter_ns() - began
@@ -308,6 +301,13 @@ class Runtime:
         x.layer = "shield"
         self.on_crash(x, error)
         return _BUG
+
+    def _judge_failed(self, x: Exchange, error: Exception, enforced: float) -> Problem | None:
+        """A bug in a judge that only reports is told of, and changes no answer."""
+        if enforced > 0:
+            return self.stage_failed(x, error)
+        self.on_crash(x, error)
+        return None
 
     def done(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> None:
         """The request is over: count it and write its line."""
@@ -380,8 +380,8 @@ class Runtime:
         if trusted is None:
             x.address = x.peer or "local"
             x.address_trusted = not is_private(x.address)
-            if not x.address_trusted and not self.told:
-                self.told = True
+            if not x.address_trusted and not self.warned:
+                self.warned = True
                 _log.warning(_NO_PROXY)
             return
         x.address = client_address(x.peer, headers.get_all(b"x-forwarded-for"), headers.get_all(b"forwarded"), trusted)
@@ -421,12 +421,15 @@ class Opening:
         self.error: Exception | None = None
         _OPENINGS.add(self)
 
-    def attempt(self) -> Runtime | None:
-        """The runtime; None where it cannot be compiled. Threads that come together compile it once."""
+    def attempt(self, *, several: bool = False) -> Runtime | None:
+        """The runtime; None where it cannot be compiled. Threads that come together compile it once.
+
+        `several`: the server says that this process is one of many.
+        """
         with self._lock:
             if self.runtime is None and self.error is None:
                 try:
-                    self.runtime = self._start()
+                    self.runtime = self._start(several=several)
                 except Exception as error:
                     self.error = error
                     _log.critical("portalshield refuses every request (503): %s", _why(error))
@@ -437,8 +440,10 @@ class Opening:
         self._lock = threading.Lock()
         self._compiled, self.runtime = self.runtime or self._compiled, None
 
-    def _start(self) -> Runtime:
+    def _start(self, *, several: bool) -> Runtime:
         runtime = self._compiled or self._open()
+        if several and runtime.apart is not None:
+            raise ConfigurationError((runtime.apart,))
         for keys in runtime.keys.values():
             keys.start()
         if runtime.revocations is not None:

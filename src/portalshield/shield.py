@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
+from urllib.parse import unquote
 
-from portalshield.explain import Explanation, explain
+from portalshield.explain import Explanation, explain, own_page
+from portalshield.findings import Finding, findings
 from portalshield.layers.owners import Owner
 from portalshield.model.policy import Policy
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem
 from portalshield.protection import Authenticate, Protection, TenantLookup
-from portalshield.report import Finding, RouteReport, findings, reports
+from portalshield.report import RouteReport, Survey, reports, senders
 from portalshield.routes import Row
 from portalshield.rules.detectors import Detector
 from portalshield.settings import Settings
@@ -54,7 +57,7 @@ class Shield:
 
     def init_app(self, app: Any) -> None:
         """Install the shield; an application that has one already keeps it."""
-        kind = _framework(app)
+        kind = framework_of(app)
         if kind is None:
             raise TypeError(
                 f"Shield installs itself into FastAPI, Starlette and Flask applications, not {type(app).__name__}: "
@@ -73,7 +76,7 @@ class Shield:
     @staticmethod
     def of(app: Any) -> Shield | None:
         """The shield that an application has, or None."""
-        kind = _framework(app)
+        kind = framework_of(app)
         found = _framework_file(kind).installed(app) if kind is not None else None
         return found if isinstance(found, Shield) else None
 
@@ -133,6 +136,11 @@ class Shield:
         """Every route with its protections, in the application's order of precedence."""
         return reports(self._rows())
 
+    def survey(self) -> Survey:
+        """The same as far as it can be compiled, with what keeps the application from starting."""
+        rows, problems = self._rows_so_far()
+        return Survey(tuple(reports(rows)), problems, senders(rows, self.protection.rows, self.settings))
+
     def check(self) -> list[Finding]:
         """What a deployment should know: dangerous settings, routes without a decision, wiring."""
         return findings(self.protection, self._rows(), self._app)
@@ -154,26 +162,62 @@ class Shield:
         )
         return self._protection
 
-    def explain(self, method: str, path: str, headers: Mapping[str, str]) -> Explanation:
-        """Which layer decides what about this request, and why; nothing is sent or counted."""
-        native = {"type": "http", "path": path.partition("?")[0], "PATH_INFO": path.partition("?")[0], "root_path": ""}
-        allowed = self.settings.hosts.allowed
+    def explain(self, method: str, path: str, headers: Mapping[str, str], data: bytes | None = None) -> Explanation:
+        """Which layer decides what about this request, and why; nothing is sent, counted or asked of the application.
+
+        `method` may be `WS` for a WebSocket. `data` is the body; what reads it is not judged without."""
+        settings = self.settings
+        table = self._table()
+        sent = path.partition("?")[0]
+        if sent == settings.metrics.path and method in ("GET", "HEAD"):
+            return own_page(method, path, token=settings.metrics.token is not None)
+        if method == "WS" and framework_of(self._app) == "flask":
+            raise ValueError("Flask serves no WebSockets")
         self.protection.revocations.look()
-        named = {"host": allowed[0].replace("*", "www") if allowed else "localhost", **headers}
-        return explain(self._table(), method, path, named, native)
+        named = {"host": settings.hosts.example("localhost"), **{name.lower(): text for name, text in headers.items()}}
+        return explain(table, method, path, named, _native(method, path, named["host"]), data)
 
     def _rows(self) -> list[Row]:
         """The compiled routes; raises `ConfigurationError` where the wiring is wrong."""
         rows: list[Row] = self._table().listed() if self._app is not None else []
         return rows
 
+    def _rows_so_far(self) -> tuple[list[Row], tuple[ConfigurationProblem, ...]]:
+        try:
+            return self._rows(), ()
+        except ConfigurationError as error:
+            kind = framework_of(self._app)
+            table = getattr(_framework_file(kind), "FlaskTable" if kind == "flask" else "StarletteTable")
+            rows: list[Row] = table(self._app, self.protection.build(), self.protection.rows).listed()
+            return rows, error.problems
+
     def _table(self) -> Any:
         if self._app is None:
             raise LookupError("this shield protects no application yet: call init_app(app)")
-        table, _ = _framework_file(_framework(self._app)).tabulate(
+        table, _ = _framework_file(framework_of(self._app)).tabulate(
             self._app, self.protection.build(), self.protection.rows
         )
         return table
+
+
+def _native(method: str, path: str, host: str) -> dict[str, Any]:
+    """A scope and an environ in one, as far as the frameworks' own tables look at them."""
+    sent, _, query = path.partition("?")
+    decoded = unquote(sent)
+    return {
+        "type": "websocket" if method == "WS" else "http",
+        "method": method,
+        "path": decoded,
+        "root_path": "",
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": decoded.encode("utf-8", "surrogatepass").decode("latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": "443",
+        "HTTP_HOST": host,
+        "wsgi.url_scheme": "https",
+    }
 
 
 def _framework_file(kind: str | None) -> Any:
@@ -181,7 +225,7 @@ def _framework_file(kind: str | None) -> Any:
     return import_module(f"portalshield.{kind}")
 
 
-def _framework(app: Any) -> str | None:
+def framework_of(app: Any) -> str | None:
     """By the names of its classes, so that no framework is imported that the application does not use."""
     for kind in type(app).__mro__:
         root = kind.__module__.partition(".")[0]

@@ -27,11 +27,11 @@ from portalshield.asgi.messages import Receive, Scope, Send
 from portalshield.context import CURRENT, INSTALLED, MARK
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
-from portalshield.model.policy import terms_of
+from portalshield.model.policy import terms_of, terms_of_view
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
 from portalshield.plan import Build, PolicyRow, compile_rows, unserved_plans
 from portalshield.protection import Protected
-from portalshield.routes import Route, Row, SegmentIndex
+from portalshield.routes import Route, Row, SegmentIndex, tell
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 
@@ -54,7 +54,7 @@ def install(app: Starlette, shield: Protected) -> None:
     setattr(app.state, INSTALLED, shield)
     protection = shield.protection
     build_stack = app.build_middleware_stack
-    inside = protection.authenticate is not None or protection.tenant_of is not None
+    inside = protection.asks_inside
     guarded = protection.guards_responses
     opened: list[Runtime] = []
 
@@ -231,14 +231,8 @@ def segments_of_template(path: str) -> tuple[str, ...]:
 
 
 def endpoint_terms(endpoint: Any, method: str) -> Mapping[str, Any]:
-    """What the decorators said of a handler; of a class-based one the class first, then its method."""
-    terms = dict(terms_of(endpoint))
-    if isinstance(endpoint, type):
-        handler = getattr(endpoint, method.lower(), None)
-        if handler is None and method == "HEAD":
-            handler = getattr(endpoint, "get", None)
-        terms.update(terms_of(handler))
-    return terms
+    """What the decorators said of a handler."""
+    return terms_of_view(endpoint, method) if isinstance(endpoint, type) else terms_of(endpoint)
 
 
 def _source(endpoint: Any) -> str:
@@ -303,6 +297,10 @@ class StarletteTable:
         """Every route with its plans, in the order of precedence."""
         return [entry.row for entry in self.entries if not entry.boundary]
 
+    def plans(self) -> Iterator[Plan]:
+        """Those of every method of every route."""
+        return (plan for row in self.listed() for plan in row.plans.values())
+
     def fresh(self) -> bool:
         """No router has more or fewer routes than at the last look."""
         lists = self._lists
@@ -313,13 +311,18 @@ class StarletteTable:
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request."""
         if not self.fresh():
-            self.relist()
+            self._relisted()
         path = get_route_path(x.native) if x.native.get("root_path") else x.path
         plan = self._match(x, path)
         if plan is None and self.listing.shape() != self._shape:
-            self.relist()
+            self._relisted()
             plan = self._match(x, path)
         return plan or self._unserved(x, path)
+
+    def _relisted(self) -> None:
+        """A route came late. What is wrong with it nobody stops the start for any more: it refuses every request."""
+        self.problems = self.relist()
+        tell(self.problems)
 
     def _match(self, x: Exchange, path: str) -> Plan | None:
         partial: tuple[_Entry, Mapping[str, str]] | None = None
@@ -336,7 +339,7 @@ class StarletteTable:
             if route.methods is None or x.websocket or x.method in route.methods:
                 self._apply(x, entry, found.groupdict())
                 x.served = True
-                return entry.row.plan("GET" if x.websocket else x.method, self.strict)
+                return entry.row.plan("GET" if x.websocket else x.method)
             partial = partial or (entry, found.groupdict())
         if partial is None:
             return None
@@ -370,7 +373,7 @@ class StarletteTable:
 def tabulate(app: Starlette, b: Build, rows: list[PolicyRow]) -> tuple[StarletteTable, Plan]:
     """The table of an application, proven: every route that can be reached confirms."""
     table = StarletteTable(app, b, rows)
-    problems = [*table.problems, *unproven(table, app)]
+    problems = table.problems or [*unproven(table, app)]
     if problems:
         raise ConfigurationError(tuple(problems))
     return table, table.strict

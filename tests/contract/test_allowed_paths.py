@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from doors import WsgiDoor
 from flask import Flask
 
 from conftest import MakePortal, Portal
-from portalshield import ConfigurationError, Policy, protect
+from portalshield import ConfigurationError, Policy, Settings, Shield, protect
+from portalshield.testing import environment
+from portalshield.wsgi import ShieldMiddleware
 
 TAKES = Policy("GET /tenants/{tenant_id}/files/*", allow_path=["encoded-slash", "double-slash", "parameter"])
 
@@ -108,6 +111,46 @@ def test_a_user_of_a_cannot_reach_b_by_it(portal: Portal, seen: list[str], path:
 def test_without_a_credential_nothing_opens(portal: Portal, seen: list[str]) -> None:
     """It is a protected route like any other."""
     assert (portal.request("GET", "/tenants/north/files/a%2Fb", [], lint=False).status, seen) == (401, [])
+
+
+EVERYTHING = ["encoded-slash", "encoded-backslash", "double-slash", "parameter", "percent", "not-nfc"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("%252e%252e/south", id="dots encoded twice"),
+        pytest.param("%252E./south", id="one of them"),
+        pytest.param("a%252f%252e%252e%252fb", id="with their slashes"),
+        pytest.param("%25252e%25252e/x", id="three times"),
+        pytest.param("%2525252525252e/x", id="more often than anybody means it"),
+        pytest.param("%2500", id="NUL encoded twice"),
+        pytest.param(";%5C..%5C..%5Csouth", id="behind a parameter"),
+        pytest.param(";%252f..%252f..", id="behind a parameter, encoded"),
+        pytest.param("..%CD%BE/x", id="a Greek question mark, which NFC makes a semicolon"),
+        pytest.param("%EF%BC%8E%EF%BC%8E/x", id="full-width dots"),
+    ],
+)
+def test_dots_and_controls_pass_in_no_reading(make_portal: MakePortal, seen: list[str], name: str) -> None:
+    """Also where a route takes every other spelling."""
+    takes = Policy("GET /tenants/{tenant_id}/files/*", allow_path=EVERYTHING)
+    portal = make_portal(prepare=partial(with_files, seen=seen), policies=[takes])
+    answer = portal.request("GET", f"/tenants/north/files/{name}", portal.bearer(), lint=False)
+    assert (answer.status, seen) == (400, [])
+
+
+def test_an_application_that_cannot_be_read_takes_none() -> None:
+    """Nobody knows what it makes of such a path: the start stops."""
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        raise AssertionError("nobody comes this far")
+
+    shield = Shield(settings=Settings.from_env(environment()), policies=[TAKES])
+    with pytest.raises(ConfigurationError) as caught:
+        shield.protection.open_opaque()
+    assert [problem.id for problem in caught.value.problems] == ["PS-POLICY-005"]
+    door = WsgiDoor(ShieldMiddleware(application, shield))
+    assert door.request("GET", "/tenants/north/files/a", []).status == 503
 
 
 @pytest.mark.parametrize("kinds", [["dot-segment"], ["control"], ["everything"], "encoded-slash"])

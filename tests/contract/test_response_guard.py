@@ -420,19 +420,33 @@ def test_nothing_waits_for_a_report(middleware: Any, monkeypatch: pytest.MonkeyP
     assert noted == [([("response_guard", "internal-error")], True)]
 
 
-def test_a_bug_in_a_reporting_guard_lets_nothing_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head is out by then: the answer ends without its body, and not like a complete one."""
-
-    async def say(request: Request) -> Response:
-        return Response(b'{"tenant_id":"north"}', media_type=JSON)
+@pytest.mark.parametrize("hook", ["judge", "wants"])
+def test_a_bug_in_a_reporting_guard_changes_no_answer(
+    make_portal: MakePortal, speaker: Speaker, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    """It is logged."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("portalshield.layers.response_guard.ResponseGuardStage.judge", broken)
-    portal, sent = _starlette(say, mode="report")
-    portal.request("GET", "/say", portal.bearer())
-    assert [message["type"] for message in sent] == ["http.response.start"]
+    monkeypatch.setattr(f"portalshield.layers.response_guard.ResponseGuardStage.{hook}", broken)
+    crashes: list[BaseException] = []
+    portal = make_portal({"MODE__RESPONSE_GUARD": "report"}, prepare=speaker.mount)
+    monkeypatch.setattr("portalshield.protection._report", lambda x, error: crashes.append(error))
+    speaker.says([b'{"tenant_id":"north"}'])
+    answer = _ask(portal)
+    assert (answer.status, answer.body) == (200, b'{"tenant_id":"north"}')
+    assert [type(error) for error in crashes] == [RuntimeError]
+
+
+@pytest.mark.parametrize("depth", [300, 450, 900])
+def test_nested_lists_of_own_ids_pass(make_portal: MakePortal, speaker: Speaker, depth: int) -> None:
+    """However deep a handler nests them, as long as JSON can be read at all."""
+    portal = make_portal({"MODE__RESPONSE_GUARD": "report"}, prepare=speaker.mount)
+    body = b'{"tenant_id":' + b"[" * depth + b'"north"' + b"]" * depth + b"}"
+    speaker.says([body])
+    answer = _ask(portal)
+    assert (answer.status, answer.body) == (200, body)
 
 
 @pytest.mark.parametrize("middleware", [[], [(GZipMiddleware, {})]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -263,3 +264,23 @@ def test_a_slip_shows_where_it_stands(make_upload: Callable[[], Any]) -> None:
     """A `TypeError` at the decorator."""
     with pytest.raises(TypeError):
         make_upload()
+
+
+def test_a_refused_upload_is_no_crash(make_portal: MakePortal, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that stumbles over what was taken away from it: one refusal, no traceback, nothing for Sentry."""
+    seen: list[Any] = []
+
+    def prepare(app: Any) -> None:
+        upload = Upload(["image/png"])
+        if isinstance(app, flask.Flask):
+            flask_uploads(app, [], upload)
+            flask.got_request_exception.connect(lambda *_, **more: seen.append(more), app, weak=False)
+        else:
+            fastapi_uploads(app, [], upload)
+
+    portal = make_portal(prepare=prepare)
+    with caplog.at_level(logging.WARNING):
+        answer = send(portal, file("a.png", b"x" * 90_000, "image/png"), size=1000)
+    assert (answer.status, answer.slug) == (415, "unsupported-media-type")
+    assert [record.levelname for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert seen == []

@@ -451,6 +451,24 @@ def encoded() -> list[Sample]:
 BREAKS = ("\\n", "\\t", "\\r\\n", "\\\\n", "\x1b[31m", "\\x1b[0;33m")
 
 
+COLOURED = (
+    "\x1b[36m{0}\x1b[0m=\x1b[35m{1}\x1b[0m", "{0}\x1b[0m={1}", "\x1b[1;31m{0}=\x1b[0m{1}",
+    "\x1b[38;2;200;100;100m{0}\x1b[0m: {1}",
+    "\\x1b[36m{0}\\x1b[0m=\\x1b[35m{1}\\x1b[0m", "\\u001b[32m{0}\\u001b[0m: {1}", "x\\n\\033[1m{0}\\033[0m={1}",
+    'name="{0}"\\r\\n\\r\\n{1}\\r\\n--b', 'name=\\"{0}\\"\\r\\nContent-Type: text/plain\\r\\n\\r\\n{1}\\r\\n',
+)  # fmt: skip
+
+
+def coloured() -> list[Sample]:
+    """Pairs whose name, mark or value has a colour of its own; parts of a form as reprs print them."""
+    found = []
+    for form in COLOURED:
+        for name in ("password", "api_key", "DB_PASSWORD"):
+            value = draw(LOWER, 12)
+            found.append(Sample(f"first {form.format(name, value)}", value, ("first",)))
+    return found
+
+
 def behind_breaks(*kinds: list[Sample]) -> list[Sample]:
     """Values right behind a break as JSON and reprs print it, or behind a terminal's colour."""
     picked = [sample for samples in kinds for sample in samples[:: max(1, len(samples) // 12)]]
@@ -476,6 +494,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "encoded": encoded(),
 }
 BROKEN = ("e-mail", "card", "IP", "vendor keys")
+SAMPLES["coloured"] = coloured()
 SAMPLES["behind breaks"] = behind_breaks(*(SAMPLES[kind] for kind in BROKEN))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portalshield.rules.account_names import LONGEST_NAME, AccountKeys, fold
+from portalshield.rules.account_names import LONGEST_NAME, AccountKeys, NameTooLongError, fold
 
 KEYS = AccountKeys(b"secret")
 
@@ -25,6 +25,8 @@ KEYS = AccountKeys(b"secret")
         pytest.param("jose@example.com\x00", id="a zero byte"),
         pytest.param("\u00a0jose@example.com\u3000", id="blanks beyond ASCII"),
         pytest.param("jo\u017fe@example.com", id="a long s"),
+        pytest.param("j\u00f8se@example.com", id="a letter with a stroke"),
+        pytest.param("jose@example\U000e0041.com", id="what is no character"),
         pytest.param(" " * 9000 + "jose@example.com", id="a page of blanks"),
     ],
 )
@@ -33,10 +35,49 @@ def test_spellings_of_one_account_have_one_key(spelling: str) -> None:
     assert KEYS.key(spelling) == KEYS.key("jose@example.com")
 
 
-@pytest.mark.parametrize("name", ["", "   ", "\u200b\u0301", "\x00"])
-def test_a_name_without_a_visible_character_has_no_key(name: str) -> None:
+@pytest.mark.parametrize("name", ["   ", "\u200b\u0301", "\x00", "\u3164"])
+def test_a_name_without_a_visible_character_is_one_account(name: str) -> None:
+    """Whatever it is made of: an application may ignore the same and enter somebody's."""
+    assert KEYS.key(name) == KEYS.key("\u200b") != ""
+
+
+def test_an_empty_name_has_no_key() -> None:
     """Nothing to count under."""
-    assert KEYS.key(name) == ""
+    assert KEYS.key("") == ""
+
+
+@pytest.mark.parametrize("filler", ["\u200b", "\u00ad", "a", "\u0301"])
+def test_a_name_is_never_cut(filler: str) -> None:
+    """The longest has a key that ends with it; a longer one is refused."""
+    long = filler * (LONGEST_NAME - 1)
+    assert KEYS.key(long + "x") != KEYS.key(long + "y")
+    with pytest.raises(NameTooLongError):
+        KEYS.key(long + "xy")
+
+
+def test_every_character_folds_whatever_its_case() -> None:
+    """All of Unicode: what was folded stays, and no way to change case makes another account."""
+    for code in (*range(0xD800), *range(0xE000, 0x30000)):
+        name = f"a{chr(code)}b"
+        folded = fold(name)
+        assert {fold(other) for other in (folded, name.upper(), name.lower(), name.casefold())} == {folded}, hex(code)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "plain"),
+    [
+        ("\u0131", "i"),
+        ("\u0130", "i"),
+        ("\u00e6\u0153", "aeoe"),
+        ("\u0142\u0111\u0127\u0167", "ldht"),
+        ("\u1e9e", "ss"),
+        ("\u00f0\u00fe", "dth"),
+        ("\U0001f600", "\ufffd"),
+    ],
+)
+def test_letters_that_normalisation_leaves_alone(spelling: str, plain: str) -> None:
+    """Strokes, ligatures, dotless and dotted i; emoji are one character to older collations."""
+    assert fold(spelling) == fold(spelling.upper()) == plain
 
 
 def test_different_accounts_and_secrets_have_different_keys() -> None:
@@ -54,11 +95,10 @@ def test_an_empty_secret_is_refused() -> None:
 
 @given(st.text(max_size=80))
 def test_folding_is_stable_and_bounded(name: str) -> None:
-    """Any text, lone surrogates too, has a key; what was folded folds to itself; length is bounded."""
+    """Any text, lone surrogates too, has a key; what was folded folds to itself, if it is no longer than names are."""
     folded = fold(name)
-    assert fold(folded) == folded
-    assert len(KEYS.key(name)) in (0, 32)
-    assert len(fold(name * 1000)) <= LONGEST_NAME * 18
+    assert len(folded) > LONGEST_NAME or fold(folded) == folded
+    assert len(KEYS.key(name)) == (32 if name else 0)
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=40))

@@ -133,9 +133,3 @@ def test_registered_methods_pass(method: str) -> None:
 def test_other_methods_have_a_fault(method: str, fault: str) -> None:
     """No spelling slips past a policy."""
     assert method_fault(method) == fault
-
-
-def test_a_method_that_a_route_serves_passes() -> None:
-    """Routes may serve methods of their own, in their own spelling."""
-    assert method_fault("PURGE", frozenset(("PURGE",))) is None
-    assert method_fault("purge", frozenset(("PURGE",))) == "method-case"

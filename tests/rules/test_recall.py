@@ -20,12 +20,12 @@ from portalshield.rules.truncation import MAX_TEXT
 EXPECTED = {
     "e-mail": 100.0, "card": 100.0, "SSN": 100.0, "IBAN": 100.0, "IP": 100.0, "phone": 94.64, "birth, passport": 100.0,
     "vendor keys": 100.0, "JWT, PEM": 100.0, "key=value": 100.0, "carriers": 100.0, "encoded": 100.0,
-    "behind breaks": 100.0,
+    "coloured": 100.0, "behind breaks": 100.0,
 }  # fmt: skip
 BARS = {
     "e-mail": 98.0, "card": 97.0, "SSN": 95.0, "IBAN": 94.0, "IP": 95.0, "phone": 80.0, "birth, passport": 92.0,
     "vendor keys": 95.0, "JWT, PEM": 95.0, "key=value": 92.0, "carriers": 95.0, "encoded": 85.0,
-    "behind breaks": 95.0,
+    "coloured": 95.0, "behind breaks": 95.0,
 }  # fmt: skip
 TOLERANCE = 0.5
 
@@ -95,6 +95,9 @@ HOSTILE = (
     "555-123 ", "-----BEGIN PRIVATE KEY-----", "\\u0041", 'name="a"\r\n\r\n', "--password a ", "password '1' ", "ü@",
     "\\n", "\\na", "\\n1@a.b ", "\\n555-1234 ", "\x1b[m", "live_", "s.", "t1.a", "A3-AAAAAA-AAAAAA-", "A" * 10 + " ",
     "aA1_", "YC-", "sl.-", "12345:A", "sc_aaaaa.aaaa.acc_", "BUNDLE_GEMS__CONTRIBSYS__COM==", "Q~ a.atlasv1.", "pk.",
+    "%41 ", "%41@b.co ", "\\u0041 ", "\\u0007\\n1.2.3.4", "\\n%41 ", "\\nab%41 ", "\\n1.2.3.4 ", "2001:db8::1 ",
+    "2001:db8::1\\n", "a@b.co\\n", "password=%22a ", "\x1b[mpassword\x1b[m=a ", 'name="a"\\r\\n\\r\\nb',
+    "card 1.1.1.1 ", "0000000000:",
 )  # fmt: skip
 
 

@@ -60,3 +60,21 @@ def test_a_planted_foreign_row_is_never_missed(tree: Any, name: str, ascii_only:
 def test_text_is_no_alarm(tree: Any) -> None:
     """Without the field as a member nothing is foreign."""
     assert scan(json.dumps([tree, 'a "tenant_id":"south" b']).encode(), "north") is not Scan.FOREIGN
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b'{"tenant_id":"north","note":"he said \\"hi\\""}', True, id="own, and quotes in a text"),
+        pytest.param(b'{"note":"the tenant_id is \\"x\\""}', True, id="the name in a text"),
+        pytest.param(b'{"tenant_id":"south"}', False, id="foreign"),
+        pytest.param(b'{"f":"{\\"tenant_id\\":\\"north\\"}"}', False, id="JSON in a string"),
+        pytest.param(b'{"f":"{\\"f\\":\\"{\\\\\\"orgId\\\\\\":1}\\"}"}', False, id="in a string of a string"),
+        pytest.param(
+            b'{"f":"[{\\"op\\":\\"test\\",\\"path\\":\\"/tenant_id\\"}]"}', False, id="JSON Patch in a string"
+        ),
+    ],
+)
+def test_requests_that_need_no_closer_look(body: bytes, expected: bool) -> None:
+    """A body without a name but the own tenant's; JSON in a string leads to the parser, an ordinary quote does not."""
+    assert TenantScan(("tenant_id", "orgId")).names_only(body, "north") is expected

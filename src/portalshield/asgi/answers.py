@@ -190,7 +190,7 @@ class Response(Judged):
             await self.refuse(x.late)
             return self._over
         x.crash = error
-        x.aborted = self.started
+        x.aborted = self.started and not self._over
         if not self.started:
             with suppress(OSError):
                 await self.refuse(CRASHED)

@@ -165,7 +165,7 @@ def _exchange(scope: Scope, runtime: Runtime, began_ns: int) -> tuple[Exchange, 
     x.peer = client[0] if client else None
     x.https = scope.get("scheme") in _SECURE
     if scope.get("root_path"):
-        x.mounted = True
+        x.mount = scope["root_path"]
     if scope["type"] == "websocket":
         x.websocket = True
     else:

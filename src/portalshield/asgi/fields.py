@@ -25,7 +25,8 @@ def headers_of(raw: list[tuple[bytes, bytes]]) -> tuple[RawHeaders, int]:
     headers = RawHeaders(raw)
     headers.raw = raw
     names = b"".join(headers)
-    if not names.islower() and names:
+    # Names without any letter (`1: x`) are not lower case by `islower`, and do not change either.
+    if not names.islower() and names != names.lower():
         # Servers lower the names; what does not may be read by an application that ignores their case.
         return headers_of([(name.lower(), value) for name, value in raw])
     if len(headers) != len(raw):

@@ -21,8 +21,10 @@ WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 PEER = ("203.0.113.7", 51824)
 """The client's address in every request: a public one (RFC 5737)."""
+HOST = b"api.example.com"
+"""The Host of every request that names no other."""
 _BROWSER: Fields = (
-    (b"host", b"api.example.com"),
+    (b"host", HOST),
     (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0"),
     (b"accept", b"application/json, text/plain, */*"),
     (b"accept-language", b"en-US,en;q=0.7,de;q=0.3"),

@@ -168,4 +168,4 @@ def _open_flask(app: Any, protection: Protection) -> Runtime:
 
 
 def _asks_inside(protection: Protection) -> bool:
-    return protection.authenticate is not None or protection.tenant_of is not None
+    return protection.asks_inside

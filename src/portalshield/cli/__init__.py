@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from portalshield import __version__
 from portalshield.cli.alerts import alerts
 from portalshield.cli.bench import bench
 from portalshield.cli.check import check
@@ -17,7 +18,7 @@ from portalshield.cli.token import token
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="portalshield")
+@click.version_option(__version__, prog_name="portalshield")
 def main() -> None:
     """Protect a FastAPI or Flask app, and see what its protection does."""
 

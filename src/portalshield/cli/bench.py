@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from portalshield.bench.driver import Answer, Request, browser_request, lifespan
+from portalshield.bench.driver import HOST, Answer, Request, browser_request, lifespan
 from portalshield.bench.measure import Series, Variant, back_to_back, spaced
 from portalshield.bench.report import Report, Row
 from portalshield.bench.stacks import NullLines, Stacks, call, is_wsgi
@@ -89,7 +89,9 @@ def _measured(target: str, request: Request, rounds: int) -> Report:
 
 def _report(app: Any, target: str, request: Request, rounds: int, runner: asyncio.Runner, lines: NullLines) -> Report:
     before = None if Shield.of(app) is not None else _before(app, request, rounds, runner)
-    stacks = Stacks(app, Shield.of(app) or Shield(app), runner, lines)
+    shield = Shield.of(app) or Shield(app)
+    request = _hosted(request, shield)
+    stacks = Stacks(app, shield, runner, lines)
     try:
         answer = stacks.probe(request)
         _must_be_allowed(request, answer)
@@ -101,6 +103,14 @@ def _report(app: Any, target: str, request: Request, rounds: int, runner: asynci
     finally:
         stacks.restore()
     return Report(f"{request.method} {request.path} of {target}", tuple(_rows(before, busy, idle)))
+
+
+def _hosted(request: Request, shield: Shield) -> Request:
+    """With a Host that is served here, unless `--header` names one."""
+    host = next((value for name, value in request.headers if name == b"host"), b"")
+    if host is not HOST:  # by identity: whoever names this very one means it
+        return request
+    return request.with_headers(((b"host", shield.settings.hosts.example(HOST.decode()).encode()),))
 
 
 def _before(app: Any, request: Request, rounds: int, runner: asyncio.Runner) -> Series:
@@ -126,11 +136,15 @@ def _rows(before: Series | None, busy: dict[str, Series], idle: dict[str, Series
 def _must_be_allowed(request: Request, answer: Answer) -> None:
     if answer.status < 400:
         return
-    hint = " Give a --token; `portalshield token` makes one." if answer.status in (401, 403) else ""
+    hint = _HINTS.get(answer.status, "")
     raise click.UsageError(
         f"{request.method} {request.path} answers {answer.status}: only requests that are let through are measured."
         + hint
     )
+
+
+_ASK = " Give a --token; `portalshield token` makes one."
+_HINTS = {401: _ASK, 403: _ASK, 421: " Give --header host:NAME with a name of PORTALSHIELD_HOSTS."}
 
 
 def _smallest_quota(answer: Answer) -> int:

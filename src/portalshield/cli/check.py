@@ -6,8 +6,9 @@ import json
 
 import click
 
-from portalshield.cli.application import app_argument, json_option, load_shield, or_broken
-from portalshield.report import SEVERITIES, Finding
+from portalshield.cli.application import app_argument, json_option, load, or_broken
+from portalshield.findings import IDS, SEVERITIES, Finding
+from portalshield.rules.nearest import did_you_mean
 
 
 @click.command()
@@ -20,9 +21,7 @@ from portalshield.report import SEVERITIES, Finding
 def check(target: str, as_json: bool, fail_on: str, silence: tuple[str, ...]) -> None:
     """Check settings, wiring, routes and environment of an application."""
     silenced = dict(_reason(entry) for entry in silence)
-    found = [
-        finding for finding in or_broken(as_json, lambda: load_shield(target).check()) if finding.id not in silenced
-    ]
+    found = [finding for finding in or_broken(as_json, lambda: _found(target)) if finding.id not in silenced]
     if as_json:
         click.echo(json.dumps([finding.as_dict() for finding in found], indent=2))
     else:
@@ -31,17 +30,24 @@ def check(target: str, as_json: bool, fail_on: str, silence: tuple[str, ...]) ->
     raise SystemExit(int(any(SEVERITIES.index(finding.severity) >= least for finding in found)))
 
 
+def _found(target: str) -> list[Finding]:
+    shield, bare = load(target)
+    return [*([bare] if bare is not None else []), *shield.check()]
+
+
 def _reason(entry: str) -> tuple[str, str]:
     name, equals, reason = entry.partition("=")
     if not equals or not reason.strip():
         raise click.UsageError("--silence needs a reason: --silence PS-HOST-101='one host only'")
+    if name not in IDS:
+        raise click.UsageError(f"--silence {name}: there is no such finding. {did_you_mean(name, IDS)}".strip())
     return name, reason
 
 
 def _print(found: list[Finding]) -> None:
     for finding in found:
-        click.echo(f"{finding.severity.upper():8} {finding.id:12} {finding.where}: {finding.message}")
+        click.echo(f"{finding.severity.upper():8} {finding.id:14} {finding.where}: {finding.message}")
         if finding.hint:
-            click.echo(f"{'':22}{finding.hint}")
+            click.echo(f"{'':24}{finding.hint}")
     counts = ", ".join(f"{n} {name}" for name in reversed(SEVERITIES) if (n := sum(f.severity == name for f in found)))
     click.echo(f"{len(found)} finding{'' if len(found) == 1 else 's'}" + (f": {counts}" if counts else ""))

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
-from portalshield.cli.application import json_option, load_app, or_broken
-from portalshield.report import RouteReport
+from portalshield.cli.application import json_option, load_app, row, tell
+from portalshield.model.setting import ConfigurationError
+from portalshield.report import RouteReport, Survey
 from portalshield.settings import Settings
 from portalshield.shield import Shield
 
 _ENV = """\
 # portalshield: copy to .env and fill in. The whole list: docs/settings.md
+# Nothing reads .env by itself.
+# load it: set -a; . ./.env; set +a   (or uvicorn --env-file .env)
 PORTALSHIELD_ENV=production
 PORTALSHIELD_AUTH=jwt
 # one of __SECRET, __PUBLIC_KEY, __JWKS, __JWKS_URL
@@ -23,45 +26,71 @@ PORTALSHIELD_AUTH__AUDIENCE=
 PORTALSHIELD_CORS__ALLOW_ORIGINS=
 PORTALSHIELD_HOSTS=
 PORTALSHIELD_TRUSTED_PROXIES=
+# what the platform asks whether you are up, for example "GET /healthz"; the route must be there
+PORTALSHIELD_HEALTH=
+# where Prometheus reads, for example /metrics; with a token of 32 random characters
+PORTALSHIELD_METRICS__PATH=
+PORTALSHIELD_METRICS__TOKEN=
 # with more than one process:
+# PORTALSHIELD_WORKERS=2
 # REDIS_URL=
 PORTALSHIELD_LOG__PSEUDONYM_KEY=
-PORTALSHIELD_POLICY_FILE=portalshield.toml
 """
+_POLICY_FILE = "PORTALSHIELD_POLICY_FILE=portalshield.toml\n"
+_NO_POLICY_FILE = "# as soon as init has written it:\n# " + _POLICY_FILE
 _LINES = """\
 Add two lines where the application is made, unless they are there already:
 
     from portalshield import Shield
     Shield(app)
 """
+_AGAIN = "Fill in .env.example, load it, then run init again for the policy file."
 
 
 @click.command()
 @click.argument("target", metavar="[MODULE:APP]", required=False)
 @json_option
 def init(target: str | None, as_json: bool) -> None:
-    """Write .env.example and portalshield.toml; never overwrites a file."""
-    found = or_broken(as_json, lambda: _routes(target)) if target else []
-    written = {name: _write(Path(name), text) for name, text in _files(found).items()}
+    """Write .env.example and portalshield.toml; never overwrites a file.
+
+    Where the application does not start yet, .env.example alone is written, and the exit status is 2.
+    """
+    found, loaded = _survey(target) if target else (Survey(()), True)
+    written = {name: _write(Path(name), text) for name, text in _files(found, loaded).items()}
     if as_json:
-        click.echo(json.dumps({"written": [name for name, done in written.items() if done], "routes": len(found)}))
-        return
+        told = [row(problem) for problem in found.problems]
+        names = [name for name, done in written.items() if done]
+        click.echo(json.dumps({"written": names, "routes": len(found.routes), "problems": told}))
+    else:
+        _say(written, found, loaded)
+    raise SystemExit(2 if found.problems else 0)
+
+
+def _say(written: dict[str, bool], found: Survey, loaded: bool) -> None:
     for name, done in written.items():
         click.echo(f"{'wrote' if done else 'kept '} {name}")
-    click.echo(_LINES)
+    tell(found.problems)
+    click.echo(_LINES if loaded else _AGAIN)
 
 
-def _routes(target: str) -> list[RouteReport]:
-    app = load_app(target)
-    shield = Shield.of(app) or Shield(app, settings=Settings.from_env({"PORTALSHIELD_ENV": "development"}))
-    return shield.routes()
+def _survey(target: str) -> tuple[Survey, bool]:
+    """What can be told of the application; False: not even its routes."""
+    try:
+        app = load_app(target)
+        shield = Shield.of(app) or Shield(app, settings=Settings.from_env({"PORTALSHIELD_ENV": "development"}))
+        return shield.survey(), True
+    except ConfigurationError as error:
+        return Survey((), error.problems), False
 
 
-def _files(found: list[RouteReport]) -> dict[str, str]:
-    return {".env.example": _ENV, "portalshield.toml": _policy_file(found)}
+def _files(found: Survey, loaded: bool) -> dict[str, str]:
+    senders = "".join(f"PORTALSHIELD_WEBHOOK__{name.upper()}__SECRET=\n" for name in found.senders)
+    if not loaded:
+        return {".env.example": _ENV + senders + _NO_POLICY_FILE}
+    return {".env.example": _ENV + senders + _POLICY_FILE, "portalshield.toml": _policy_file(found.routes)}
 
 
-def _policy_file(found: list[RouteReport]) -> str:
+def _policy_file(found: tuple[RouteReport, ...]) -> str:
     """Every route as a comment with the strict default; uncomment what shall differ."""
     lines = [
         "# Every route has the strict default: a verified principal with a tenant. Uncomment and change what shall",
@@ -69,12 +98,14 @@ def _policy_file(found: list[RouteReport]) -> str:
         "",
     ]
     for report in found:
-        method = "GET" if report.kind == "websocket" else report.method
-        path = report.path.replace("{path}", "*") if report.kind == "mount" else report.path
-        # A route with a parameter serves somebody's data: nobody shall open it by taking away a few marks.
-        suggestion = "# public = true" if "{" not in path else '# scopes = ["..."]'
-        lines += ["# [[route]]", f'# match = "{method} {path}"', suggestion, ""]
+        lines += ["# [[route]]", f'# match = "{report.match}"', _suggestion(report), ""]
     return "\n".join(lines)
+
+
+def _suggestion(report: RouteReport) -> str:
+    """What changes something or has a parameter serves somebody's data: nobody shall open it by taking away a mark."""
+    reads = report.method == "GET" and report.kind == "http" and "{" not in report.path
+    return "# public = true" if reads and not report.decided else '# scopes = ["..."]'
 
 
 def _write(path: Path, text: str) -> bool:

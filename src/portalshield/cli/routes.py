@@ -6,27 +6,50 @@ import json
 
 import click
 
-from portalshield.cli.application import app_argument, json_option, load_shield, or_broken, table
+from portalshield.cli.application import app_argument, json_option, load_shield, or_broken, row, table, tell, with_hint
+from portalshield.model.setting import ConfigurationProblem
+from portalshield.report import RouteReport, Survey
+from portalshield.rules.nearest import nearest
+
+_HEADER = ("METHOD", "PATH", "ACCESS", "DECIDED", "LIMITS", "TAKES", "OPEN")
 
 
 @click.command()
 @app_argument
 @json_option
 def routes(target: str, as_json: bool) -> None:
-    """List every route with its protections; one that nobody decided about is marked."""
-    found = or_broken(as_json, lambda: load_shield(target).routes())
+    """List every route with its protections; one that nobody decided about is marked.
+
+    What keeps the application from starting stands below the table, and the exit status is 2.
+    """
+    found: Survey = or_broken(as_json, lambda: load_shield(target).survey())
+    problems = [_with_nearest(problem, found) for problem in found.problems]
     if as_json:
-        click.echo(json.dumps([report.as_dict() for report in found], indent=2))
-        return
-    rows = [
-        (
-            report.method,
-            report.path,
-            report.access,
-            "" if report.decided else "strict default",
-            ", ".join(report.limits) or "-",
-            report.body or "-",
-        )
-        for report in found
-    ]
-    click.echo(table(rows, ("METHOD", "PATH", "ACCESS", "DECIDED", "LIMITS", "BODY")))
+        listed = [report.as_dict() for report in found.routes]
+        told = {"routes": listed, "problems": [row(problem) for problem in problems]}
+        click.echo(json.dumps(told if problems else listed, indent=2))
+    else:
+        click.echo(table([_cells(report) for report in found.routes], _HEADER))
+    if problems:
+        tell(() if as_json else problems)
+        raise SystemExit(2)
+
+
+def _cells(report: RouteReport) -> tuple[str, ...]:
+    lists = (", ".join(words) or "-" for words in (report.limits, report.takes, report.opens))
+    return (report.method, report.path, report.access, _decided(report), *lists)
+
+
+def _decided(report: RouteReport) -> str:
+    if report.decided:
+        return ""
+    return "strict default" if report.strict else "nobody decided"
+
+
+def _with_nearest(problem: ConfigurationProblem, found: Survey) -> ConfigurationProblem:
+    """A pattern that covers no route is often a misspelt one."""
+    if problem.id != "PS-POLICY-003":
+        return problem
+    pattern = problem.message.partition('"')[2].partition('"')[0]
+    near = nearest(pattern, [report.match for report in found.routes])
+    return with_hint(problem, f"Did you mean {near}?") if near else problem

@@ -432,8 +432,10 @@ def key_id(token: bytes) -> str | None:
 
 def cookie_values(field: bytes, name: bytes) -> list[bytes]:
     """Every value of one cookie (RFC 6265, 4.2.1); a browser may send two of different paths."""
-    pairs = (pair.strip().partition(b"=") for pair in field.split(b";"))
-    return [value.strip(b'"') for key, _, value in pairs if key == name]
+    pairs = (pair.partition("=") for pair in field.decode("latin-1").split(";"))
+    # Blanks as Starlette strips them: those of latin-1 too.
+    wanted = name.decode("latin-1")
+    return [value.strip().strip('"').encode("latin-1") for key, _, value in pairs if key.strip() == wanted]
 
 
 class IdentifyStage:

@@ -37,6 +37,8 @@ _URLENCODED = "application/x-www-form-urlencoded"
 _MANY = problem("body-too-large", why="too-many-fields", fields=((b"connection", b"close"),))
 MAX_FIELDS = 1000
 """Fields of an urlencoded form; as many as frameworks read."""
+_SEPARATORS = (b"&", b";")
+"""Of such fields: python-multipart before 0.0.30 splits at semicolons too."""
 
 
 class BodyConfig(BaseModel):
@@ -168,20 +170,20 @@ class BodyStage:
             return None
         essence = _essence(x)
         if essence == _URLENCODED:
-            return _counter(self._limit, b"&", MAX_FIELDS)
+            return _counter(self._limit, _SEPARATORS, MAX_FIELDS)
         if not essence.startswith("multipart/"):
             return _counter(self._limit)
         boundary = boundary_of(x.headers.get(b"content-type") or b"")
         if boundary is None:
             return _dashed(_counter(self._limit))
-        return _dashed(_counter(self._limit, b"--" + boundary + b"\r\n", self._max_parts + 1))
+        return _dashed(_counter(self._limit, (b"--" + boundary + b"\r\n",), self._max_parts + 1))
 
 
 def _has_too_many(x: Exchange, body: bytes) -> bool:
     """More fields of an urlencoded form than frameworks read, more parts of a multipart one than are allowed."""
     if x.form is not None:
         return x.form_fault == "too-many-parts"
-    return body.count(b"&") >= MAX_FIELDS and _essence(x) == _URLENCODED
+    return sum(map(body.count, _SEPARATORS)) >= MAX_FIELDS and _essence(x) == _URLENCODED
 
 
 def _end_form(x: Exchange) -> None:
@@ -197,9 +199,10 @@ def _end_form(x: Exchange) -> None:
 _Judge = Callable[[bytes], Problem | None]
 
 
-def _counter(limit: int, separator: bytes = b"", too_many: int = 0) -> _Judge:
-    """Counts bytes, and how often a separator comes, wherever the chunks are cut."""
+def _counter(limit: int, separators: tuple[bytes, ...] = (), too_many: int = 0) -> _Judge:
+    """Counts bytes, and how often a separator comes (all of one length), wherever the chunks are cut."""
     seen = found = 0
+    size = len(separators[0]) if separators else 0
     held = b""
 
     def judge(chunk: bytes) -> Problem | None:
@@ -209,9 +212,9 @@ def _counter(limit: int, separator: bytes = b"", too_many: int = 0) -> _Judge:
             return _ARRIVED
         if too_many:
             text = held + chunk if held else chunk
-            found += text.count(separator)
+            found += sum(map(text.count, separators))
             # One byte less than the separator: none of it is counted twice.
-            held = text[1 - len(separator) :] if len(separator) > 1 else b""
+            held = text[1 - size :] if size > 1 else b""
             if found >= too_many:
                 return _MANY
         return None

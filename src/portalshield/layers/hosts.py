@@ -29,6 +29,10 @@ class HostsConfig(BaseModel):
         Setting("allowed Host values, exact or `*.example.com` (one label); empty: any", own=True),
     ] = ()
 
+    def example(self, default: str) -> str:
+        """A Host that is served here: the first of the list, for a pattern one that fits it; `default` if any is."""
+        return self.allowed[0].replace("*", "www") if self.allowed else default
+
     def problems(self) -> Iterator[ConfigurationProblem]:
         """Names that no Host field can have, all of them."""
         for error in host_faults(self.allowed):

@@ -24,9 +24,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from portalshield.model.ending import Ending
 from portalshield.model.exchange import Exchange
-from portalshield.model.needs import Counts, GiveBack, Hit, Quota, Unavailable, told
+from portalshield.model.needs import Counts, GiveBack, Hit, Quota, Unavailable, client_numbers
 from portalshield.model.verdicts import Verdict, problem, unavailable
-from portalshield.rules.account_names import AccountKeys
+from portalshield.rules.account_names import AccountKeys, NameTooLongError
 from portalshield.rules.addressed import TooManyPairsError, in_query
 from portalshield.rules.body_ids import UnreadableError, in_body
 from portalshield.rules.media_types import parse_media_type
@@ -38,6 +38,7 @@ _ATTEMPTS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _FLOOD = problem("malformed-request", why="login-too-many-accounts")
 _UNREADABLE = problem("malformed-request", why="login-unreadable")
+_LONG = problem("malformed-request", why="login-name-too-long")
 _FILE = problem("malformed-request", why="login-with-file")
 
 Counter = tuple[str, Quota, int]
@@ -66,6 +67,8 @@ class LoginStage:
             return _FLOOD
         except UnreadableError:
             return _UNREADABLE
+        except NameTooLongError:
+            return _LONG
         if len(accounts) > MAX_ACCOUNTS:
             return _FLOOD
         x.login = tuple(self._counters(x.address_key, accounts))
@@ -81,7 +84,7 @@ class LoginStage:
             x.login = None
             return unavailable(answer.reason)
         if all(count.allowed for count in answer):
-            x.counts += told(answer[: len(self.quotas)])
+            x.counts += client_numbers(answer[: len(self.quotas)])
             return None
         x.login = None
         wait_s = max(1, *[ceil(count.reset_s) for count in answer if not count.allowed])
@@ -120,7 +123,7 @@ class LoginStage:
         if x.form is not None:
             yield from (value for name, value in x.form.fields if name in self.names)
         elif x.body:
-            for _, value in in_body(x.body, x.json, x.headers.get(b"content-type"), self.names):
+            for _, value in in_body(x.body, x.json, x.headers.get(b"content-type"), self.names, cut=True):
                 yield from _texts(value)
 
 

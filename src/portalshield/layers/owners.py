@@ -83,7 +83,7 @@ class OwnerStage:
             return
         if not body:
             return
-        for name, value in in_body(body, x.json, x.headers.get(b"content-type"), self._names):
+        for name, value in in_body(body, x.json, x.headers.get(b"content-type"), self._names, cut=True):
             for item in value if isinstance(value, list) else (value,):
                 if item is not None:
                     yield name, as_id(item) or ""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.needs import Counts, Hit, Quota, Unavailable, told
+from portalshield.model.needs import Counts, Hit, Quota, Unavailable, client_numbers
 from portalshield.model.policy import By, EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Problem, Verdict, problem, unavailable
@@ -105,7 +105,7 @@ class RateStage:
             # In report mode the next position is asked all the same: the fields go by how many have answered.
             x.counts += _UNKNOWN * len(self.quotas)
             return unavailable(answer.reason, _RETRY_S)
-        x.counts += told(answer)
+        x.counts += client_numbers(answer)
         spent = tuple([quota.name for quota, count in zip(self.quotas, answer, strict=True) if not count.allowed])
         return _too_many(spent, max([ceil(count.reset_s) for count in answer if not count.allowed])) if spent else None
 
@@ -217,7 +217,7 @@ def _by_ip(x: Exchange) -> str:
 
 def _by_subject(x: Exchange) -> str:
     principal = x.principal
-    return principal.account if principal is not None else x.address_key
+    return principal.rate_key if principal is not None else x.address_key
 
 
 def _by_tenant(x: Exchange) -> str:

@@ -52,8 +52,8 @@ class Exchange:
     """The socket peer's address, None for a Unix socket."""
     native: Any = None
     """The ASGI scope or the WSGI environ."""
-    mounted: bool = False
-    """A part of the path was taken by whoever called (root path, script name): what is left is not all of it."""
+    mount: str = ""
+    """What of the path whoever called has taken (root path, script name): the application routes on the rest."""
     has_body: bool = False
     """A body may follow: a length above 0, chunks, or a protocol that does not say."""
     request_id: str = ""

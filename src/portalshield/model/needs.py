@@ -130,7 +130,7 @@ Counts = tuple[Count, ...]
 """One `Count` per counter of the `Hit`, in its order."""
 
 
-def told(counts: Counts) -> tuple[int, ...]:
+def client_numbers(counts: Counts) -> tuple[int, ...]:
     """What clients are told of counters: for each what remains, and `reset_s` rounded up to whole seconds."""
     return tuple([number for count in counts for number in (count.remaining, ceil(count.reset_s))])
 

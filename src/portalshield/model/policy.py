@@ -223,6 +223,8 @@ def _texts(name: str, value: Iterable[str]) -> tuple[str, ...]:
 
 def _spellings(kinds: tuple[str, ...]) -> frozenset[str]:
     found = frozenset(f"path-{kind}" for kind in kinds)
+    if "path-encoded-backslash" in found:
+        found |= {"path-backslash"}  # which it is once it was decoded
     if not found <= SPELLINGS:
         known = ", ".join(sorted(slug.removeprefix("path-") for slug in SPELLINGS))
         raise TypeError(f"allow_path takes {known}; dot segments and controls are never let through")
@@ -266,6 +268,14 @@ def terms_of(target: Any) -> Mapping[str, Any]:
         return _of_class(target)
     found = getattr(target, METADATA, None)
     return found if isinstance(found, Mapping) else {}
+
+
+def terms_of_view(view_class: type, method: str) -> dict[str, Any]:
+    """Those of a class-based view for one method: the class first, then what answers the method (GET answers HEAD)."""
+    handler = getattr(view_class, method.lower(), None)
+    if handler is None and method == "HEAD":
+        handler = getattr(view_class, "get", None)
+    return {**terms_of(view_class), **terms_of(handler)}
 
 
 def _of_class(target: type) -> Mapping[str, Any]:

@@ -32,8 +32,8 @@ class Principal:
     actor: str | None = None
     issuer: str | None = None
     expires_at: float | None = None
-    account: str = field(init=False, repr=False, compare=False)
-    """Issuer and subject as one text: what is counted per caller."""
+    rate_key: str = field(init=False, repr=False, compare=False)
+    """Issuer and subject as one text: what limits per subject count under."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "account", f"{self.issuer or ''}\x1f{self.subject}")
+        object.__setattr__(self, "rate_key", f"{self.issuer or ''}\x1f{self.subject}")

@@ -15,8 +15,14 @@ REDACTED = "[REDACTED]"
 MAX_VALUE = 4096
 """Characters of one value that are searched for its end."""
 
-BREAK = re.compile(r"(\\[nrtbf]|(?:\x1b|\\x1b|\\033|\\e)\[[0-9;]{0,12}m)")
-"""Ends of lines and blanks as JSON and reprs print them, and a terminal's colours: no letter of what comes next."""
+_PRINTED = r"\\{1,3}+(?:r\\{1,3}+n|[nrtbf]|u000[9aAdD])"
+_COLOUR = r"(?:\x1b|\\{1,2}(?:x1[bB]|u001[bB]|033|e))\[[0-9;:]{0,20}+[mK]"
+COLOUR = re.compile(_COLOUR)
+"""What a terminal takes for a colour, and the same as reprs and JSON print it."""
+LINE_END = re.compile(f"({_PRINTED})")
+"""An end of a line or a blank as JSON and reprs print it."""
+BREAK = re.compile(f"({_PRINTED}|{_COLOUR})")
+"""Either: no letter of it is a letter of what comes next."""
 
 
 def without_breaks(text: str) -> str:
@@ -162,7 +168,7 @@ def header_pairs(text: str, sensitive: Judge) -> str:
 
 _ELEMENT = re.compile(r"<([A-Za-z_][\w.:\-]{1,63}+)>([^<]{1,2048}+)(?=</)")
 _PART = re.compile(
-    r"name=\"([^\"\r\n]{1,64}+)\"[^\r\n]{0,100}+(?:\r?\n[^\r\n]{1,100}+){0,3}\r?\n\r?\n([^\r\n]{1,2048}+)"
+    r"name=\\{0,3}+\"([^\"\\\r\n]{1,64}+)\\{0,3}+\"[^\r\n]{0,100}+(?:\r?\n[^\r\n]{1,100}+){0,3}\r?\n\r?\n([^\r\n]{1,2048}+)"
 )
 
 

@@ -35,6 +35,11 @@ _DULL = bytes(set(range(256)) - set(b"=:@%\\'\"<\x1b"))
 _DIGIT_NEEDLE, _TOKEN_NEEDLE = b"0" * DIGIT_RUN, b"a" * TOKEN_RUN
 
 
+_GIVEN, _DECODED, _COLOURLESS, _BLANKED = range(4)
+"""A text as it is; with its escapes decoded; without its colours; with line ends for its breaks. Only what is further
+to the right is made of a reading, so that no text is read without end."""
+
+
 class Pattern(Protocol):
     """A compiled regular expression of `re`, or of an engine that is linear for any pattern: `re2.compile` (RE2)."""
 
@@ -90,9 +95,8 @@ class Scanner:
         self._own = tuple(own)
         self._always = bool(self._own) or strict
 
-    def scan(self, text: str, raw: bytes, *, whole: bool = True) -> str:
-        """One pass. `raw` is the text in UTF-8; the text is bounded by the caller. Not `whole`: a piece of a text in
-        which cards, phone numbers and social security numbers were looked for already."""
+    def scan(self, text: str, raw: bytes, view: int = _GIVEN) -> str:
+        """One pass. `raw` is the text in UTF-8; the text is bounded by the caller, and read as `view` says."""
         marks = raw.translate(None, _DULL)
         digits = raw.translate(_DIGITS, _NUMBER_MARKS)
         number = _DIGIT_NEEDLE in digits
@@ -106,7 +110,7 @@ class Scanner:
         if not (marks or number or token or dots or dashes or self._always):
             return text
         lowered = raw.lower()
-        if (b"%" in marks or b"\\" in marks) and _ENCODED.search(raw):
+        if view == _GIVEN and (b"%" in marks or b"\\" in marks) and _ENCODED.search(raw):
             text = self._decoded(text)
         pair = b"=" in marks or b":" in marks
         if token or pair:
@@ -115,8 +119,16 @@ class Scanner:
             text = self._step("option", text, carriers.options(text, self._sensitive))
         if marks:
             text = self._quoted(text, raw, lowered, marks)
-        text = self._personal(text, number, b"@" in marks, dots, whole)
-        return self._between_breaks(text) if b"\\" in marks or b"\x1b" in marks else text
+        if b"@" in marks and view != _BLANKED:
+            text = self._step("email", text, personal.emails(text, self._email))
+        if number:
+            text = self._step("iban", text, personal.ibans(text))
+        text = self._numbers(text, number and view != _BLANKED, dots)
+        for detector in self._own:
+            text = self._step(detector.name, text, detector.apply(text))
+        if self._strict:
+            text = self._step("opaque", text, opaque(text))
+        return self._between_breaks(text) if view <= _DECODED and (b"\\" in marks or b"\x1b" in marks) else text
 
     def _step(self, name: str, before: str, after: str) -> str:
         if after is not before and after != before:
@@ -136,7 +148,7 @@ class Scanner:
         if pair:
             text = step("detail", text, carriers.database_details(text))
             text = step("pair", text, carriers.pairs(text, self._sensitive))
-            if b'name="' in raw:
+            if b"name=" in raw:
                 text = step("form", text, carriers.parts(text, self._sensitive))
         return text
 
@@ -152,20 +164,15 @@ class Scanner:
             text = step("element", text, carriers.elements(text, self._sensitive))
         return text
 
-    def _personal(self, text: str, number: bool, at: bool, dots: bool, whole: bool) -> str:
+    def _numbers(self, text: str, number: bool, dots: bool) -> str:
         step = self._step
-        if at:
-            text = step("email", text, personal.emails(text, self._email))
         if number:
-            text = step("iban", text, personal.ibans(text))
-            text = step("number", text, numbers.numbers(text)) if whole else text
+            text = step("number", text, numbers.numbers(text))
         if dots:
             text = step("ip", text, personal.ipv4(text, self._strict))
         if text.count(":") > 1:
             text = step("ip", text, personal.ipv6(text, self._strict))
-        for detector in self._own:
-            text = step(detector.name, text, detector.apply(text))
-        return step("opaque", text, opaque(text)) if self._strict else text
+        return text
 
     def _by_context(self, text: str, lowered: bytes) -> str:
         if b"birth" in lowered or b"dob" in lowered or b"born" in lowered or b"d.o.b" in lowered:
@@ -174,46 +181,97 @@ class Scanner:
             text = self._step("passport", text, personal.passports(text))
         return text
 
+    # -- other readings of the text: each is scanned as a whole; only pieces in which something was found change
+
     def _between_breaks(self, text: str) -> str:
-        """A letter of an escape is no letter of what comes next: in `\\n203.0.113.7` an address begins."""
-        seen = carriers.without_breaks(text)
-        if seen == text or self.scan(seen, seen.encode("utf-8", "replace"), whole=False) == seen:
-            return text
+        """A letter of an escape is no letter of what comes next: in `\\n203.0.113.7` an address begins. And a colour
+        is nothing at all: in `password\\x1b[0m=a` stands a pair."""
         pieces = carriers.BREAK.split(text)
-        for index in range(0, len(pieces), 2):
-            piece = pieces[index]
-            if len(piece) >= SHORTEST:
-                pieces[index] = self.scan(piece, piece.encode("utf-8", "replace"), whole=False)
+        if len(pieces) == 1:
+            return text
+        text = self._reread(text, pieces, pieces[::2], _BLANKED)
+        if not any(mark[-1] in "mK" for mark in pieces[1::2]):
+            return text
+        pieces = carriers.LINE_END.split(text)
+        return self._reread(text, pieces, [carriers.COLOUR.sub("", piece) for piece in pieces[::2]], _COLOURLESS)
+
+    def _reread(self, text: str, pieces: list[str], seen: list[str], view: int) -> str:
+        """The text that is `pieces`, every other of which is read as `seen` says."""
+        found = self._lines(seen, view)
+        if found is None:
+            return text
+        for index, (before, after) in enumerate(zip(seen, found, strict=True)):
+            if before != after:
+                pieces[2 * index] = after
         return "".join(pieces)
 
-    # -- encoded text: decoded at most twice, replaced only where something was found
-
     def _decoded(self, text: str) -> str:
-        return _CHUNK.sub(self._decode, text)
+        chunks = [chunk for chunk in _CHUNK.finditer(text) if "%" in chunk[0] or "\\u00" in chunk[0]]
+        seen = _plain(_BETWEEN.join([chunk[0] for chunk in chunks])).split(_BETWEEN)
+        found = self._lines(seen, _DECODED)
+        if found is None:
+            return text
+        out: list[str] = []
+        done = 0
+        changed = [(chunk, after) for chunk, before, after in zip(chunks, seen, found, strict=True) if before != after]
+        for (chunk, after), first in zip(changed, self._undecoded([chunk[0] for chunk, _ in changed]), strict=True):
+            # Numbers first: a letter that was an escape would abut them. The rest is found in the next round.
+            shown = _CONTROL.sub(lambda m: f"%{ord(m[0]):02X}", after) if first == chunk[0] else first
+            out += (text[done : chunk.start()], shown)
+            done = chunk.end()
+        out.append(text[done:])
+        return "".join(out)
 
-    def _decode(self, match: re.Match[str]) -> str:
-        chunk = match[0]
-        if "%" not in chunk and "\\u00" not in chunk:
-            return chunk
-        plain = _plain(chunk)
-        found = self.scan(plain, plain.encode("utf-8", "replace"))
-        return chunk if found == plain else _CONTROL.sub(lambda m: f"%{ord(m[0]):02X}", found)
+    def _undecoded(self, chunks: list[str]) -> list[str]:
+        """Without the numbers that stand in them as they are; credentials, of which a number may be a part, stay."""
+        joined = "\n".join(chunks)
+        return chunks if vendors.TOKEN.search(joined) else self._numbers(joined, True, True).split("\n")
+
+    def _lines(self, seen: list[str], view: int) -> list[str] | None:
+        """What is left of each of these, read one below the other; None if nothing was found."""
+        joined = "\n".join(seen)
+        found = self.scan(joined, joined.encode("utf-8", "replace"), view)
+        if found == joined:
+            return None
+        lines = _aligned(joined.split("\n"), found.split("\n"))
+        out, at = [], 0
+        for piece in seen:
+            end = at + piece.count("\n") + 1
+            out.append("\n".join(lines[at:end]))
+            at = end
+        return out
 
 
-_ENCODED = re.compile(rb"%[0-9A-Fa-f]{2}|\\u00")
+_ENCODED = re.compile(rb"%[0-9A-Fa-f]{2}|\\u00[0-9A-Fa-f]{2}")
 _CHUNK = re.compile(r"[^\s&\"'<>,;]{1,2048}+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
-_ESCAPE = re.compile(r"\\u00([2-7][0-9A-Fa-f])")
+_ESCAPE = re.compile(r"\\u00([0-9A-Fa-f]{2})")
+_BETWEEN = "\x1f"
+"""Stands between chunks: white space, so in none of them."""
 
 
-def _plain(chunk: str) -> str:
+def _plain(chunks: str) -> str:
     """Percent and JSON escapes undone, twice at most; bytes that are no UTF-8 become U+FFFD."""
     for _ in range(2):
-        decoded = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), unquote(chunk, errors="replace"))
-        if decoded == chunk:
+        decoded = unquote(chunks.replace("%1F", "?").replace("%1f", "?"), errors="replace")
+        decoded = _ESCAPE.sub(lambda m: "?" if m[1] in ("1f", "1F") else chr(int(m[1], 16)), decoded)
+        if decoded == chunks:
             break
-        chunk = decoded
-    return chunk if "%" not in chunk and "\\u00" not in chunk else _ESCAPE.sub("?", chunk.replace("%", "?"))
+        chunks = decoded
+    return chunks if "%" not in chunks and "\\u00" not in chunks else _ESCAPE.sub("?", chunks.replace("%", "?"))
+
+
+def _aligned(before: list[str], after: list[str]) -> list[str]:
+    """As many lines as `before`. If a find went over several of them (a quote that opens in one line and closes in
+    another), nobody knows what belongs to what: all from the first change to the last go."""
+    most = len(after)
+    if most == len(before):
+        return after
+    first = next((i for i in range(most) if before[i] != after[i]), most)
+    most -= first
+    last = next((i for i in range(most) if before[-1 - i] != after[-1 - i]), most)
+    stop = len(after) - last
+    return [*after[:first], carriers.REDACTED, *[""] * (len(before) - first - last - 1), *after[stop:]]
 
 
 # -- tokens without a name (strict only) ------------------------------------------------------------------------------
@@ -237,10 +295,7 @@ def opaque(text: str) -> str:
 def _random(run: str) -> bool:
     if _SHAPED.fullmatch(run) or _OBJECT.fullmatch(run) or run.count("/") > 2:
         return False
-    classes = (any(map(str.islower, run)), any(map(str.isupper, run)), any(map(str.isdigit, run)))
-    return all(classes) and _entropy(run) >= MIN_ENTROPY
-
-
-def _entropy(run: str) -> float:
+    if not (any(map(str.islower, run)) and any(map(str.isupper, run)) and any(map(str.isdigit, run))):
+        return False
     size = len(run)
-    return -sum(count / size * math.log2(count / size) for count in Counter(run).values())
+    return -sum(count / size * math.log2(count / size) for count in Counter(run).values()) >= MIN_ENTROPY

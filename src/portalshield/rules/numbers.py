@@ -8,7 +8,7 @@ object ids stay readable.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from portalshield.rules import checksums
 from portalshield.rules.carriers import without_breaks
@@ -31,6 +31,7 @@ _SPOKEN = (
     "home", "card", "cc", "visa", "amex", "maestro", "jcb", "ssn", "social", "taxpayer",
 )  # fmt: skip
 """A text without any of these says of no number what it is."""
+_SPOKEN_AT = re.compile("|".join(_SPOKEN))
 _EXTENSION = re.compile(r"x[0-9]{1,6}(?![A-Za-z0-9])")
 _BEFORE = 24
 """Characters before a number in which a word may say what it is."""
@@ -66,10 +67,11 @@ def numbers(text: str) -> str:
     seen = without_breaks(text)
     lowered = seen.lower()
     spoken = any(word in lowered for word in _SPOKEN)
+    said = [word.start() for word in _SPOKEN_AT.finditer(lowered)] if spoken else []
     for match in _NUMBER.finditer(seen):
         if len(match[0]) < 6 or _inside(match.start(), spared):
             continue
-        replaced, end = _number(seen, match, spoken)
+        replaced, end = _number(seen, match, spoken and _is_near(match, said))
         if replaced is not None:
             out += (text[done : match.start()], replaced)
             done = end
@@ -77,6 +79,12 @@ def numbers(text: str) -> str:
         return text
     out.append(text[done:])
     return "".join(out)
+
+
+def _is_near(match: re.Match[str], said: list[int]) -> bool:
+    """True if one of the words begins before or behind this number, near enough for `_BEFORE` and `_BEHIND`."""
+    index = bisect_left(said, match.start() - 2 * _BEFORE)
+    return index < len(said) and said[index] <= match.end() + _BEHIND
 
 
 def _inside(position: int, spans: list[tuple[int, int]]) -> bool:
@@ -110,7 +118,7 @@ def _read(found: str, context: str, behind: str) -> str | None:
         kind = _whole(found, digits, groups, context, behind)
         if kind is not None:
             return kind
-    return _windows(found) if len(digits) > 9 else None
+    return _windows(found) if len(digits) > 9 and len(groups) > 1 else None
 
 
 def _whole(found: str, digits: str, groups: list[str], context: str, behind: str) -> str | None:
@@ -128,17 +136,17 @@ def _whole(found: str, digits: str, groups: list[str], context: str, behind: str
         return "[PHONE]"
     if found[0] == "(" and ")" in found[:8] and 9 <= count <= 12:
         return "[PHONE]"
-    if _is_written_phone(found, groups):
+    if count > 9 and len(groups) > 1 and _is_written_phone(found, groups):  # none of the forms is shorter
         return "[PHONE]"
     if count < 6 or _is_date(groups):
         return None
-    said = _PHONE_WORD.search(context) or (count > 6 and _PHONE_WORD_BEHIND.match(behind))
+    said = (context and _PHONE_WORD.search(context)) or (behind and count > 6 and _PHONE_WORD_BEHIND.match(behind))
     return "[PHONE]" if said else None
 
 
 def _is_named_card(digits: str, context: str) -> bool:
     """Behind a word an issuer need not be known: ranges are given out faster than tables are written."""
-    return _CARD_WORD.search(context) is not None and len(set(digits)) > 1 and checksums.luhn(digits)
+    return context != "" and _CARD_WORD.search(context) is not None and len(set(digits)) > 1 and checksums.luhn(digits)
 
 
 def _is_date(groups: list[str]) -> bool:

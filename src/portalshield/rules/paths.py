@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
-from unicodedata import category, is_normalized
+from unicodedata import category, is_normalized, normalize
+from urllib.parse import unquote
 
 from portalshield.rules.http_tokens import is_token
 
@@ -29,8 +30,9 @@ METHODS = frozenset(
 _is_ordinary = re.compile(r"/[A-Za-z0-9/._~!$&'()*+,=:@ -]*").fullmatch
 _PERCENT = 0x25  # as an integer: four times as fast to find as as bytes
 _DOTS = frozenset((".", ".."))
-# Also where a reader takes `\\` for a slash, cuts a parameter off at `;` or decodes once more.
-_SEPARATORS = re.compile(r"/|\\|;[^/]*|%2f|%5c", re.IGNORECASE)
+# A reader may take `\\` for a slash, or cut a parameter off at `;`.
+_SEPARATORS = re.compile(r"[/\\;]")
+_ROUNDS = 4
 
 
 def path_fault(path: str, raw_path: bytes | None, allowed: Container[str] = ()) -> str | None:
@@ -50,13 +52,13 @@ def path_fault(path: str, raw_path: bytes | None, allowed: Container[str] = ()) 
     return None
 
 
-def method_fault(method: str, served: frozenset[str] = frozenset()) -> str | None:
-    """Why this method is refused, as a fixed slug; None for a registered one or one of `served` (the routes' own).
+def method_fault(method: str) -> str | None:
+    """Why this method is refused, as a fixed slug; None for a registered one.
 
     Methods are case-sensitive (RFC 9110, 9.1), but some frameworks upper-case them: `post` would pass a policy for
     `POST` and still reach its handler.
     """
-    if method in METHODS or method in served:
+    if method in METHODS:
         return None
     if not is_token(method):
         return "method-malformed"
@@ -74,20 +76,31 @@ def _faults_of(path: str) -> Iterator[str]:
         yield "path-parameter"
     if "%" in path:
         yield "path-percent"
-    if not _DOTS.isdisjoint(_SEPARATORS.split(path)):
-        yield "path-dot-segment"
-    if path.isascii():
-        if not path.isprintable():
+    for reading in _readings(path):
+        if not _DOTS.isdisjoint(_SEPARATORS.split(reading)):
+            yield "path-dot-segment"
+        if not reading.isprintable() and "Cc" in map(category, reading):
             yield "path-control"
+    if path.isascii():
         return
-    categories = set(map(category, path))
     # U+FFFD is what a lenient decoder leaves of invalid UTF-8; surrogates are what `surrogateescape` leaves.
-    if "Cs" in categories or "\ufffd" in path:
+    if "\ufffd" in path or "Cs" in map(category, path):
         yield "path-not-utf8"
-    if "Cc" in categories:
-        yield "path-control"
     if not is_normalized("NFC", path):
         yield "path-not-nfc"
+
+
+def _readings(path: str) -> Iterator[str]:
+    """What somebody may make of it who decodes once more, or composes its letters: a route that takes such spellings
+    does not take these."""
+    yield path
+    for _ in range(_ROUNDS):
+        further = normalize("NFKC", unquote(path))
+        if further == path:
+            return
+        yield further
+        path = further
+    yield "/.."  # whoever encodes so often has something to hide
 
 
 def _encoded_separators(raw_path: bytes) -> Iterator[str]:

@@ -5,7 +5,6 @@ Version numbers, times, MAC addresses and `a::b` stay readable.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 
@@ -133,10 +132,12 @@ def ipv4(text: str, whole: bool = False) -> str:
         return text
 
     def cut(match: re.Match[str]) -> str:
+        if match[5] == "/24" and match[4] == "0" and not whole:
+            return match[0]  # cut already
         if max(map(int, match.groups()[:4])) > 255 or match[1] in ("127", "0"):
             return match[0]
         start = match.start()
-        if start and text[start - 1] in "/ :=" and _VERSION_WORD.search(text[max(0, start - 24) : start]):
+        if start and text[start - 1] in "/ :=" and _is_version(text[max(0, start - 24) : start]):
             return match[0]
         if whole:
             return "[IP]"
@@ -144,13 +145,24 @@ def ipv4(text: str, whole: bool = False) -> str:
             return match[0]
         return f"{match[1]}.{match[2]}.{match[3]}.0/24"
 
-    out, done = "", 0
+    out: list[str] = []
+    done = 0
     # No address begins more than two digits before the first place where one may be.
     for match in _IPV4.finditer(text, max(0, found.start() - 2)):
         shown = cut(match)
         if shown != match[0]:
-            out, done = out + text[done : match.start()] + shown, match.end()
-    return out + text[done:] if done else text
+            out += (text[done : match.start()], shown)
+            done = match.end()
+    if not done:
+        return text
+    out.append(text[done:])
+    return "".join(out)
+
+
+def _is_version(before: str) -> bool:
+    if before[-1] != "/" and not before.rstrip(" :=").lower().endswith(("version", "ver", "release", "build")):
+        return False
+    return _VERSION_WORD.search(before) is not None
 
 
 def ipv6(text: str, whole: bool = False) -> str:
@@ -158,20 +170,33 @@ def ipv6(text: str, whole: bool = False) -> str:
 
     def cut(match: re.Match[str]) -> str:
         address, _, prefix = match[0].partition("/")
+        if prefix == "48" and address.endswith("::") and address.count(":") < 5 and not whole:
+            return match[0]  # cut already
         if len(address.partition(":")[0]) < 3 and address.count(":") < 7:
             return match[0]
-        try:
-            parsed = ipaddress.IPv6Address(address)
-        except ValueError:
+        first = _first_groups(address)
+        if first is None or (prefix and int(prefix) < 48 and not whole):
             return match[0]
-        if whole:
-            return "[IP]"
-        if prefix and int(prefix) < 48:
-            return match[0]
-        network = int(parsed) >> 80 << 80
-        return f"{ipaddress.IPv6Address(network)}/48"
+        return "[IP]" if whole else f"{first}::/48"
 
     return _IPV6.sub(cut, text)
+
+
+def _first_groups(address: str) -> str | None:
+    """The first three groups without what is zero at their end; None if this is no address (RFC 4291, 2.2).
+
+    `address` is groups of at most four hexadecimal digits, eight at most, with colons between them.
+    """
+    head, gap, tail = address.partition("::")
+    groups, rest = head.split(":") if head else [], tail.split(":") if tail else []
+    count = len(groups) + len(rest)
+    if not (all(groups) and all(rest) and (count < 8 if gap else count == 8)):
+        return None
+    groups += ["0"] * (8 - count)
+    first = [f"{int(group, 16):x}" for group in (groups + rest)[:3]]
+    while first and first[-1] == "0":
+        first.pop()
+    return ":".join(first)
 
 
 # -- by context -------------------------------------------------------------------------------------------------------

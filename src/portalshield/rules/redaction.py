@@ -36,7 +36,8 @@ _MEMO: Final = 2048
 """Names and clean texts that are remembered; a full memo is emptied, so a flood of new ones costs time, not memory."""
 _MEMO_TEXT: Final = 160
 """Characters of a text that is worth remembering: event names, user agents, words."""
-_ROUNDS: Final = 3
+_ROUNDS: Final = (MAX_TEXT, MAX_TEXT // 2, MAX_TEXT // 4)
+"""Characters that are looked at in each round in which a text should settle."""
 _KEPT: Final = (date, time, timedelta, UUID)
 
 
@@ -127,12 +128,13 @@ class Redactor:
     def _settled(self, text: str) -> tuple[str, bool]:
         """Scan until nothing changes, so that redacting twice is redacting once; what never settles goes whole.
 
-        Placeholders may be longer than what they replace: the second member tells that the text was cut for it.
+        Placeholders may be longer than what they replace: the second member tells that the text was cut for it. What
+        changes again and again is halved each time, so that no text costs more than two and a half of the longest.
         """
         cut = False
-        for _ in range(_ROUNDS):
-            if len(text) > MAX_TEXT - len(TRUNCATED):
-                text, cut = cut_text(text), True
+        for most in _ROUNDS:
+            if len(text) > most - len(TRUNCATED):
+                text, cut = cut_text(text, most), True
             found = self._scanner.scan(text, text.encode("utf-8", "replace"))
             if found == text:
                 return text, cut
@@ -345,16 +347,3 @@ def _described(name: Any) -> str:
     if isinstance(name, bytes):
         return name[:256].decode("utf-8", "replace")
     return str(name)[:256]
-
-
-_DEFAULT = Redactor()
-
-
-def redact_text(text: str) -> str:
-    """`Redactor.text` with the default policy."""
-    return _DEFAULT.text(text)
-
-
-def redact_value(value: Any) -> Any:
-    """`Redactor.value` with the default policy."""
-    return _DEFAULT.value(value)

@@ -79,7 +79,7 @@ def mentions(data: bytes, names: frozenset[str]) -> bool:
     stems, spelled, escape = _needles(names)
     if _BACKSLASH_CODE in data and escape in data:
         return True
-    return _occurs(stems, data) and _occurs(spelled, data)
+    return occur(stems, data) and occur(spelled, data)
 
 
 def walk(value: Any, names: frozenset[str]) -> tuple[tuple[str, Any], ...]:
@@ -274,7 +274,14 @@ def needs_no_escape(name: str) -> bool:
     return name.isprintable() and not set(name) & set('"\\/')
 
 
-def _occurs(needles: tuple[bytes, ...], data: bytes) -> bool:
+def inner_needles(names: frozenset[str]) -> tuple[bytes, ...]:
+    """One of these stands in a JSON text if a string of it is JSON that has one of the names as a member
+    (`\\"name\\"`), or is JSON Patch, and no escape hides it. Ordinary texts with quotes in them have none."""
+    return (b'"op\\', *[name.encode("utf-8", "surrogatepass") + _BACKSLASH for name in sorted(names)])
+
+
+def occur(needles: tuple[bytes, ...], data: bytes) -> bool:
+    """Whether one of them is there."""
     for needle in needles:  # noqa: SIM110 (twice as fast as `any` over a generator)
         if needle in data:
             return True

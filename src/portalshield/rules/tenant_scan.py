@@ -14,9 +14,10 @@ from enum import Enum
 from typing import Any
 
 from portalshield.rules.addressed import MAX_ID, as_id, same_id
-from portalshield.rules.strict_json import needs_no_escape, noting, walk
+from portalshield.rules.strict_json import inner_needles, needs_no_escape, noting, occur, walk
 
 _BLANKS = b" \t\r\n\x1e"
+_BACKSLASH = 0x5C  # as an integer: faster to find than as bytes
 
 
 class Scan(Enum):
@@ -35,6 +36,7 @@ class TenantScan:
         spelt = b"|".join([re.escape(name.encode()) for name in names])
         # A name as a member, and its value if that is a short text without escapes.
         self._members = re.compile(rb'"(?:%b)"(?:\s*:\s*"([^"\\]{0,%d})")?' % (spelt, MAX_ID)).findall
+        self._inner = inner_needles(self._names)
         self._is_plain = all(needs_no_escape(name) for name in names)
         units = {name.encode("utf-16-be")[at : at + 2].hex() for name in names for at in range(0, 2 * len(name), 2)}
         self._escape_of_a_name = re.compile(rb"\\u(?i:%b)" % "|".join(sorted(units)).encode()).search
@@ -53,12 +55,15 @@ class TenantScan:
     def names_only(self, body: bytes, tenant: str) -> bool:
         """A JSON text in UTF-8 has no member of these names but the own tenant's; False: look closer.
 
-        Escapes may hide a name, and JSON Patch (RFC 6902) has them in its pointers.
+        Escapes may hide a name, JSON Patch (RFC 6902) has them in its pointers, and a string may be JSON again.
         """
-        if not self._is_plain or b"\\u" in body or b'"op"' in body:
+        if not self._is_plain or b'"op"' in body or (_BACKSLASH in body and self._may_nest(body)):
             return False
         own, found = tenant.encode(), self._members(body)
         return not found or (bool(own) and found.count(own) == len(found))
+
+    def _may_nest(self, body: bytes) -> bool:
+        return b"\\u" in body or (b'\\"' in body and occur(self._inner, body))
 
     def _hides(self, body: bytes) -> bool:
         """A name may stand in the text by another spelling: a letter of it as an escape, or all of it in UTF-16."""
@@ -101,7 +106,14 @@ def _documents(body: bytes, hook: Hook | None = None) -> Iterator[Any]:
 
 
 def _is_own(value: Any, tenant: str) -> bool:
-    if isinstance(value, list):
-        return all(_is_own(item, tenant) for item in value)
-    found = as_id(value)
-    return found is not None and same_id(found, tenant)
+    """The own id, or lists of nothing else, however deep."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left += item
+            continue
+        found = as_id(item)
+        if found is None or not same_id(found, tenant):
+            return False
+    return True

@@ -20,7 +20,7 @@ from math import floor
 from typing import Any
 
 from portalshield.model.exchange import Exchange
-from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, told
+from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, client_numbers
 from portalshield.model.verdicts import Problem
 from portalshield.rules.interpreter import switches_at_calls_only
 from portalshield.rules.windows import AnyWindow, FixedWindow, window_of
@@ -131,10 +131,10 @@ class MemoryStore:
                         table[name] = state + cost
                         x.counts += (left - cost, reset_s)
                         return None
-                    x.counts += (left, reset_s)
+                    x.counts += (max(0, left), reset_s)
                     return refuse(reset_s)
             count = self._take(ledger, name, cost)
-            x.counts += told((count,))
+            x.counts += client_numbers((count,))
             return None if count.allowed else refuse(x.counts[-1])
 
         return check

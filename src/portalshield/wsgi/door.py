@@ -47,7 +47,7 @@ class WsgiDoor:
         if MARK in environ and judged_already(environ, self._by_patterns):
             return self.app(environ, start_response)
         began = perf_counter_ns()
-        runtime = self._opening.runtime or self._opening.attempt()
+        runtime = self._opening.runtime or self._opening.attempt(several=bool(environ.get("wsgi.multiprocess")))
         if runtime is None:
             return _refuse_unopened(environ, start_response)
         x, judged = _exchange(environ, runtime, began)
@@ -94,7 +94,7 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime, began_ns: int) -> tupl
     x.native = environ
     x.headers = EnvironHeaders(environ)
     x.method = environ["REQUEST_METHOD"]
-    x.mounted = bool(environ.get("SCRIPT_NAME"))
+    x.mount = path_of(environ.get("SCRIPT_NAME", ""))
     x.path = path_of(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None

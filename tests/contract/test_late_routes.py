@@ -1,0 +1,63 @@
+"""A route that is added after the start has its own policy, or nobody comes in."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from conftest import MakePortal
+from portalshield import protect
+
+WRONG = [
+    pytest.param({"limits": ["bogus"]}, id="no quota"),
+    pytest.param({"max_body": "bogus"}, id="no size"),
+    pytest.param({"mode": "bogus"}, id="no mode"),
+]
+
+
+def add(app: Any, path: str, terms: dict[str, Any], calls: list[str]) -> None:
+    """A route that comes late; Flask only takes one by force."""
+    if isinstance(app, Flask):
+
+        def view() -> dict[str, str]:
+            calls.append(path)
+            return {}
+
+        app._got_first_request = False
+        app.add_url_rule(path, path, protect(**terms)(view))
+        return
+
+    async def handler() -> dict[str, str]:
+        calls.append(path)
+        return {}
+
+    app.get(path)(protect(**terms)(handler))
+
+
+@pytest.mark.parametrize("terms", WRONG)
+def test_a_late_route_with_a_wrong_policy_lets_nobody_in(
+    make_portal: MakePortal, caplog: pytest.LogCaptureFixture, terms: dict[str, Any]
+) -> None:
+    """500 and a line in the log: neither the strict default nor what was meant can be known."""
+    portal = make_portal()
+    assert portal.request("GET", "/me", portal.bearer()).status == 200
+    portal.calls.clear()
+    add(portal.app, "/late", {"roles": ["staff"], **terms}, portal.calls)
+    with caplog.at_level(logging.ERROR, "portalshield"):
+        for headers in ([], portal.bearer(), portal.bearer(roles=["staff"])):
+            assert portal.request("GET", "/late", headers).status == 500
+    assert portal.calls == []
+    assert "PS-POLICY-004" in caplog.text
+    assert portal.request("GET", "/me", portal.bearer()).status == 200
+
+
+def test_a_late_route_with_a_right_policy_has_it(make_portal: MakePortal) -> None:
+    """As if it had been there from the start."""
+    portal = make_portal()
+    assert portal.request("GET", "/me", portal.bearer()).status == 200
+    add(portal.app, "/late", {"roles": ["staff"]}, portal.calls)
+    assert portal.request("GET", "/late", portal.bearer()).status == 403
+    assert portal.request("GET", "/late", portal.bearer(roles=["staff"])).status == 200
