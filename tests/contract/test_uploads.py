@@ -275,6 +275,9 @@ def test_a_refused_upload_is_no_crash(make_portal: MakePortal, caplog: pytest.Lo
         if isinstance(app, flask.Flask):
             flask_uploads(app, [], upload)
             flask.got_request_exception.connect(lambda *_, **more: seen.append(more), app, weak=False)
+            served = app.wsgi_app
+            # As gunicorn does: Werkzeug then reads the body itself, and makes no broken connection of our error.
+            app.wsgi_app = lambda given, start: served({**given, "wsgi.input_terminated": True}, start)  # type: ignore
         else:
             fastapi_uploads(app, [], upload)
 
