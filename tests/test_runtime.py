@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portalshield.runtime import Opening
+from portalshield.opening import Opening
 
 
 class Started:

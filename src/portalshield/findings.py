@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from portalshield.layers.headers import YEAR_S
 from portalshield.model.policy import METADATA
-from portalshield.plan import processes_once
+from portalshield.policies import processes_once
 from portalshield.protection import Protection
 from portalshield.report import Entry, authenticates, entries, pattern_of
 from portalshield.routes import Row

@@ -6,9 +6,8 @@ The order and its reasons stand in `ORDER`; which route has which policy is deci
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from portalshield.flow import Plan, compile_plan
 from portalshield.layers import (
@@ -30,20 +29,15 @@ from portalshield.layers import (
     upload,
     webhook,
 )
-from portalshield.model.policy import PROTECTIVE, EffectivePolicy, Policy
-from portalshield.model.setting import ConfigurationProblem
+from portalshield.model.policy import EffectivePolicy
 from portalshield.model.stage import Stage
-from portalshield.routes import Route, Row
 from portalshield.rules.account_names import AccountKeys
 from portalshield.rules.authority import Authority
 from portalshield.rules.modes import effective
 from portalshield.rules.origins import OriginPolicy
-from portalshield.rules.paths import METHODS
-from portalshield.rules.patterns import Pattern, parse_pattern
 from portalshield.rules.webhooks import WebhookVerifier
 from portalshield.settings import Settings
 from portalshield.stores import gives_back
-from portalshield.stores.records import is_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +206,7 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
     """
     config = b.settings
     json_stage = json.JsonStage(config.body.max_depth, config.body.max_keys, config.body.max_items)
-    scoped = b.authenticates and _share(config, policy, "tenant") is not None
+    scoped = b.authenticates and share_of(config, policy, "tenant") is not None
     tenants = tenant.stages(config.tenant, policy, looks_up=b.looks_up) if scoped else (None, None)
     early_owners, late_owners, guard = _object_stages(b, policy, scoped)
     limits = rate.stages(config.rate, policy, route, b.counting)
@@ -226,14 +220,14 @@ def compile_policy(b: Build, policy: EffectivePolicy, route: str, *, safe: bool 
         early_owners,
         late_owners,
         guard,
-        json_stage if _share(config, policy, "json") is not None else None,
+        json_stage if share_of(config, policy, "json") is not None else None,
         schema.SchemaStage(policy.body) if policy.body is not None else None,
         schema.QueryStage(policy.query, keeps=policy.body is None) if policy.query is not None else None,
         brake,
         *once,
     )
     found = (place(b, policy, positions) for place, _ in ORDER)
-    stages = [(stage, _share(config, policy, stage.layer)) for stage in found if stage is not None]
+    stages = [(stage, share_of(config, policy, stage.layer)) for stage in found if stage is not None]
     return compile_plan(policy, [(stage, share) for stage, share in stages if share is not None])
 
 
@@ -250,10 +244,10 @@ def _once(b: Build, policy: EffectivePolicy, *, safe: bool) -> tuple[Stage | Non
     if policy.upload is not None and (policy.webhook is not None or policy.idempotent is not None):
         raise ValueError("says upload=, which streams what webhook= and idempotent= need to read whole")
     if policy.webhook is not None:
-        share = _share(b.settings, policy, "webhook")
+        share = share_of(b.settings, policy, "webhook")
         signed = webhook.stage(policy.webhook, b.webhooks, b.settings.public_url, dry=share != 1)
         return signed if share is not None else None, None
-    share = _share(b.settings, policy, "idempotency")
+    share = share_of(b.settings, policy, "idempotency")
     if policy.idempotent is None or safe or share is None:
         return None, None
     # What does not refuse every request must not answer in the handler's place either.
@@ -273,7 +267,7 @@ def _object_stages(
     return owners.OwnerStage(owned, in_body=False), owners.OwnerStage(owned, in_body=True), guard
 
 
-def _share(settings: Settings, policy: EffectivePolicy, layer: str) -> float | None:
+def share_of(settings: Settings, policy: EffectivePolicy, layer: str) -> float | None:
     named = settings.mode.of(layer)
     share = effective(layer, policy.mode, named, settings.mode.default)
     if layer == "body" and share is None:
@@ -281,140 +275,6 @@ def _share(settings: Settings, policy: EffectivePolicy, layer: str) -> float | N
     if layer == "response_guard" and share is not None and named is None and policy.mode is None:
         return share if settings.development else 0.0
     return share
-
-
-# -- which route has which policy -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyRow:
-    """A policy with its compiled pattern and where it was written."""
-
-    policy: Policy
-    pattern: Pattern
-    variable: str
-    health: bool = False
-
-
-def policy_rows(settings: Settings, policies: Iterable[Policy]) -> tuple[list[PolicyRow], list[ConfigurationProblem]]:
-    """All policies, from general to specific, and those whose pattern is none."""
-    named = [(Policy(text, public=True), "PORTALSHIELD_PUBLIC", False) for text in settings.public]
-    named += [(Policy(text, public=True), "PORTALSHIELD_HEALTH", True) for text in settings.health]
-    named += [(policy, "Policy", False) for policy in policies]
-    rows: list[PolicyRow] = []
-    problems: list[ConfigurationProblem] = []
-    for number, (policy, variable, health) in enumerate(named, 1):
-        try:
-            rows.append(PolicyRow(policy, parse_pattern(policy.match), variable, health))
-        except ValueError as error:
-            problems.append(ConfigurationProblem("PS-POLICY-001", variable, f"pattern {number} {error}."))
-    rows.sort(key=lambda row: row.pattern.specificity)
-    return rows, problems
-
-
-def effective_policy(settings: Settings, rows: Iterable[PolicyRow], route: Route, method: str) -> EffectivePolicy:
-    """Default, policies from general to specific, then the decorators, keyword by keyword."""
-    methods = frozenset((method,))
-    merged: dict[str, Any] = {}
-    health = declared = False
-    if route.static or (route.documentation and settings.development):
-        merged["public"] = declared = True
-    for row in rows:
-        if row.pattern.covers(methods, route.segments):
-            _merge(merged, row.policy.terms)
-            health = health or row.health
-            declared = True
-    terms = route.terms(method)
-    _merge(merged, terms)
-    if merged.get("webhook") and merged.get("public", True) and not PROTECTIVE.isdisjoint(merged):
-        raise ValueError("asks for a webhook's signature and for a principal: say public=False to ask for both")
-    return EffectivePolicy(**merged, health=health, declared=declared or bool(terms))
-
-
-def _merge(merged: dict[str, Any], terms: Mapping[str, Any]) -> None:
-    """Keyword by keyword. Whoever asks something of the caller takes back a more general `public`; whoever wants a
-    sender's signature instead takes back what was asked of callers."""
-    if "public" not in terms and not PROTECTIVE.isdisjoint(terms):
-        merged.pop("public", None)
-    if terms.get("webhook") and terms.get("public"):
-        for name in PROTECTIVE:
-            merged.pop(name, None)
-    merged.update(terms)
-
-
-def compile_rows(
-    b: Build, rows: list[PolicyRow], routes: Iterable[Route]
-) -> tuple[list[Row], list[ConfigurationProblem]]:
-    """A row per route with the plan of each method; policies whose pattern covers no route are problems."""
-    listed = list(routes)
-    plans: dict[Any, Plan] = {}
-    compiled: list[Row] = []
-    problems = list(_unmatched(rows, listed))
-    for route in listed:
-        row = Row(route)
-        for method in sorted(route.methods or METHODS):
-            try:
-                row.plans[method] = _plan(b, rows, route, method, plans)
-            except (TypeError, ValueError) as error:
-                where = f"{method} {route.template}"
-                problems.append(ConfigurationProblem("PS-POLICY-004", where, f"has a policy that {error}."))
-                break
-        compiled.append(row)
-    if (b.settings.workers or 1) > 1:
-        problems += records_apart(b.settings, plans.values())
-    return compiled, problems
-
-
-def processes_once(policy: EffectivePolicy) -> bool:
-    """The route keeps records of what was processed."""
-    return policy.webhook is not None or policy.idempotent is not None
-
-
-def records_apart(settings: Settings, plans: Iterable[Plan]) -> Iterator[ConfigurationProblem]:
-    """What is wrong where there are several workers: who does not know of the others' records processes a copy."""
-    if settings.env != "production" or is_shared(settings.storage.uri):
-        return
-    if any(processes_once(plan.policy) for plan in plans):
-        yield ConfigurationProblem(
-            "PS-STORE-003",
-            "PORTALSHIELD_STORAGE",
-            "keeps the records of webhooks and idempotency keys in each worker, and there are several.",
-            "Set REDIS_URL, or serve with one worker.",
-        )
-
-
-def _plan(b: Build, rows: list[PolicyRow], route: Route, method: str, plans: dict[Any, Plan]) -> Plan:
-    """The plan of one route and method; routes whose policies are equal share theirs. `ValueError`: a wrong value."""
-    policy = effective_policy(b.settings, rows, route, method)
-    if b.authority is not None and b.authority.admits_anybody and not policy.public:
-        _refuse_strangers(b.settings, policy)
-    scope = f"{'GET' if method == 'HEAD' else method} {route.template}" if policy.limits else ""
-    safe = method in ("GET", "HEAD")
-    # By identity: a body may be any type, also one that has no hash.
-    key = (replace(policy, body=None, query=None), id(policy.body), id(policy.query), scope, safe)
-    if key not in plans:
-        plans[key] = compile_policy(b, policy, scope, safe=safe)
-    return plans[key]
-
-
-def _refuse_strangers(settings: Settings, policy: EffectivePolicy) -> None:
-    """Where tokens of every directory are accepted, nothing but the tenant keeps their users apart."""
-    if policy.cross_tenant:
-        raise ValueError("spans tenants, while each directory's own administrators hand out its roles")
-    if _share(settings, policy, "tenant") != 1:
-        raise ValueError("does not enforce tenants, while AUTH__ISSUER lets every directory in")
-
-
-def _unmatched(rows: Iterable[PolicyRow], routes: list[Route]) -> Iterable[ConfigurationProblem]:
-    for row in rows:
-        if row.pattern.segments[-1] == "*" or any(row.pattern.covers(r.methods, r.segments) for r in routes):
-            continue
-        yield ConfigurationProblem(
-            "PS-POLICY-003",
-            row.variable,
-            f'"{row.policy.match}" covers no route.',
-            "Compare it with what `portalshield routes` prints.",
-        )
 
 
 def page_plan(b: Build, stage: Stage) -> Plan:

@@ -22,17 +22,8 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.policy import Policy
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
-from portalshield.plan import (
-    Build,
-    PolicyRow,
-    build,
-    compile_policy,
-    effective_policy,
-    page_plan,
-    policy_rows,
-    records_apart,
-    unserved_plans,
-)
+from portalshield.plan import Build, build, compile_policy, page_plan, unserved_plans
+from portalshield.policies import PolicyRow, effective_policy, policy_rows, records_apart
 from portalshield.policy_file import read_policies
 from portalshield.routes import PatternTable, Route, Table
 from portalshield.rules.addresses import parse_networks

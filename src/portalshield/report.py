@@ -11,7 +11,7 @@ from portalshield.flow import Plan, Step
 from portalshield.model.policy import EffectivePolicy, Limit
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.model.upload import Upload
-from portalshield.plan import PolicyRow
+from portalshield.policies import PolicyRow
 from portalshield.routes import Route, Row
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.settings import Settings

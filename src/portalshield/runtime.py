@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import traceback
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
@@ -33,7 +30,7 @@ from portalshield.held import Answered, Coverage, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Answer, Identified, Need, Owners, TenantOf, Tenants
 from portalshield.model.principal import Principal
-from portalshield.model.setting import ConfigurationError, ConfigurationProblem
+from portalshield.model.setting import ConfigurationProblem
 from portalshield.model.verdicts import Problem, Reply, Verdict, problem
 from portalshield.routes import Table, ambiguous
 from portalshield.rules.addresses import TrustedProxies, came_over_tls, client_address, is_private, limit_key
@@ -53,9 +50,6 @@ _UNANNOUNCED = problem("malformed-request", why="body-unannounced")
 UNCONFIRMED = problem("internal-error", why="route-not-confirmed")
 CRASHED = problem("internal-error", why="application-crashed")
 _BUG = problem("internal-error", why="stage-failed")
-_UNOPENED = problem(
-    "unavailable", why="not-compiled", fields=((b"retry-after", b"30"), (b"x-content-type-options", b"nosniff"))
-)
 _TWO_LENGTHS = problem("malformed-request", why="length-and-coding")
 _BAD_HOST = problem("malformed-request", why="host-malformed")
 _TWO_CREDENTIALS = problem(
@@ -404,76 +398,6 @@ def _folded(credential: bytes) -> bool:
     """`Bearer a, Basic b`: neither scheme has commas of its own (RFC 6750, 2.1; RFC 7617), Digest has."""
     scheme, _, rest = credential.partition(b" ")
     return scheme.lower() in (b"bearer", b"basic") and any(b" " in part.strip() for part in rest.split(b",")[1:])
-
-
-class Opening:
-    """The runtime of one application, compiled once, when its first scope or request arrives.
-
-    What cannot be compiled (a wrong setting or wiring that nobody could see earlier) is logged once and stays `error`:
-    a door then refuses every request.
-    """
-
-    def __init__(self, open_runtime: Callable[[], Runtime]) -> None:
-        self._open = open_runtime
-        self._compiled: Runtime | None = None
-        self._lock = threading.Lock()
-        self.runtime: Runtime | None = None
-        self.error: Exception | None = None
-        _OPENINGS.add(self)
-
-    def attempt(self, *, several: bool = False) -> Runtime | None:
-        """The runtime; None where it cannot be compiled. Threads that come together compile it once.
-
-        `several`: the server says that this process is one of many.
-        """
-        with self._lock:
-            if self.runtime is None and self.error is None:
-                try:
-                    self.runtime = self._start(several=several)
-                except Exception as error:
-                    self.error = error
-                    _log.critical("portalshield refuses every request (503): %s", _why(error))
-            return self.runtime
-
-    def forked(self) -> None:
-        """In a child: what was compiled stays, but threads do not survive a fork. The next request starts its own."""
-        self._lock = threading.Lock()
-        self._compiled, self.runtime = self.runtime or self._compiled, None
-
-    def _start(self, *, several: bool) -> Runtime:
-        runtime = self._compiled or self._open()
-        if several and runtime.apart is not None:
-            raise ConfigurationError((runtime.apart,))
-        for keys in runtime.keys.values():
-            keys.start()
-        if runtime.revocations is not None:
-            runtime.revocations.start()
-        return runtime
-
-
-_OPENINGS: weakref.WeakSet[Opening] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for opening in list(_OPENINGS):
-        opening.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-def _why(error: Exception) -> str:
-    """What may be told: our own text names no value, anybody else's message could."""
-    if isinstance(error, ConfigurationError):
-        return str(error)
-    return "\n".join((type(error).__name__, *traceback.format_tb(error.__traceback__)))
-
-
-def unopened(request_id: str, method: str, accept: bytes | None) -> Rendered:
-    """503 for a request that nobody can judge because the application could not be compiled."""
-    status, fields, body = render(_UNOPENED, request_id, accept)
-    return status, [*fields, (b"x-request-id", request_id.encode())], b"" if method == "HEAD" else body
 
 
 def judged_already(native: Any, by_patterns: bool) -> bool:

@@ -29,7 +29,8 @@ from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
 from portalshield.model.policy import terms_of, terms_of_view
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
-from portalshield.plan import Build, PolicyRow, compile_rows, unserved_plans
+from portalshield.plan import Build, unserved_plans
+from portalshield.policies import PolicyRow, compile_rows
 from portalshield.protection import Protected
 from portalshield.routes import Route, Row, SegmentIndex, tell
 from portalshield.rules.patterns import PARAMETER, REST

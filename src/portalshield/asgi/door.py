@@ -19,15 +19,14 @@ from portalshield.context import CURRENT, MARK
 from portalshield.flow import Walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict
+from portalshield.opening import Opening, unopened
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.runtime import (
     BODYLESS_METHODS,
-    Opening,
     RequestIds,
     Runtime,
     judged_already,
     marked,
-    unopened,
 )
 
 _ids = RequestIds()

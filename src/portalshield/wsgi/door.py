@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from portalshield.context import CURRENT, MARK
 from portalshield.model.exchange import Exchange
+from portalshield.opening import Opening, unopened
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.runtime import (
     BODYLESS_METHODS,
-    Opening,
     RequestIds,
     Runtime,
     judged_already,
-    unopened,
 )
 from portalshield.wire import reason
 from portalshield.wsgi.answers import Judged, Response, apart
