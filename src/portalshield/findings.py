@@ -20,7 +20,7 @@ from portalshield.rules.modes import NAMED_ONLY, enforced_share
 from portalshield.rules.origins import is_loopback
 from portalshield.rules.patterns import REST
 from portalshield.settings import LAYERS, Settings, server_trusts_everybody
-from portalshield.stores.records import is_shared
+from portalshield.stores import is_shared
 from portalshield.telemetry.selftest import selftest
 
 Severity = Literal["info", "low", "medium", "high", "critical"]

@@ -14,7 +14,7 @@ from portalshield.routes import Route, Row
 from portalshield.rules.paths import METHODS
 from portalshield.rules.patterns import Pattern, parse_pattern
 from portalshield.settings import Settings
-from portalshield.stores.records import is_shared
+from portalshield.stores import is_shared
 
 
 @dataclass(frozen=True, slots=True)

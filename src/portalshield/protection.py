@@ -34,9 +34,8 @@ from portalshield.rules.revocation import Kind, revoked
 from portalshield.rules.server_workers import workers_of
 from portalshield.runtime import Runtime
 from portalshield.settings import Settings, read
-from portalshield.stores import MemoryStore, Store, open_store
+from portalshield.stores import MemoryStore, Store, open_records, open_store
 from portalshield.stores.memo import TimedMemo
-from portalshield.stores.records import open_records
 from portalshield.stores.revocations import open_revocations
 from portalshield.telemetry.lines import RequestLines
 from portalshield.telemetry.metrics import Metrics

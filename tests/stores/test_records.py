@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from redis_server import PATIENCE_S, Server
 
 from portalshield.model.needs import Claim, Claimed, Settle, Settled, Taken, Unavailable
+from portalshield.stores import is_shared, open_records
 from portalshield.stores.outage import Breaker
-from portalshield.stores.records import MAX_FINGERPRINT, MemoryRecords, RecordStore, is_shared, open_records
+from portalshield.stores.records import MAX_FINGERPRINT, MemoryRecords, RecordStore
 from portalshield.stores.redis_records import MAX_OWED, RedisRecords
 from portalshield.testing import FrozenClock
 

@@ -10,8 +10,18 @@ from typing import Protocol
 from portalshield.model.needs import Counts, GiveBack, Hit, Unavailable
 from portalshield.stores.memory import MemoryStore
 from portalshield.stores.outage import Notify, OnOutage, OutageStore
+from portalshield.stores.records import MemoryRecords, RecordStore
 
-__all__ = ["MemoryStore", "Store", "gives_back", "open_store", "redis_address"]
+__all__ = [
+    "MemoryStore",
+    "RecordStore",
+    "Store",
+    "gives_back",
+    "is_shared",
+    "open_records",
+    "open_store",
+    "redis_address",
+]
 
 _REDIS = ("redis", "rediss", "unix", "redis+unix")
 
@@ -85,3 +95,21 @@ def open_store(
     from portalshield.stores.generic import GenericStore
 
     return OutageStore(GenericStore(uri), memory, on_outage, notify)
+
+
+def open_records(uri: str, *, max_entries: int = 100_000) -> RecordStore:
+    """On Redis where `uri` is one that `open_store` uses redis-py for, else in this process. Opens no connection.
+
+    Raises `ValueError` as `open_store` does.
+    """
+    address = redis_address(uri)
+    if address is not None:
+        from portalshield.stores.redis_records import RedisRecords  # an extra
+
+        return RedisRecords(address)
+    return MemoryRecords(max_entries)
+
+
+def is_shared(uri: str) -> bool:
+    """Records at this address are those of all workers."""
+    return redis_address(uri) is not None

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from portalshield.model.needs import Claim, Claimed, Settle, Settled, Taken, Unavailable
-from portalshield.stores import redis_address
 
 TICKET_BYTES = 16
 MAX_FINGERPRINT = 64
@@ -57,24 +56,6 @@ class RecordStore(Protocol):
 
     async def aclose(self) -> None:
         """Give back what was opened on this event loop, and what `close` does."""
-
-
-def open_records(uri: str, *, max_entries: int = 100_000) -> RecordStore:
-    """On Redis where `uri` is one that `open_store` uses redis-py for, else in this process. Opens no connection.
-
-    Raises `ValueError` as `open_store` does.
-    """
-    address = redis_address(uri)
-    if address is not None:
-        from portalshield.stores.redis_records import RedisRecords  # an extra
-
-        return RedisRecords(address)
-    return MemoryRecords(max_entries)
-
-
-def is_shared(uri: str) -> bool:
-    """Records at this address are those of all workers."""
-    return redis_address(uri) is not None
 
 
 def new_ticket(claim: Claim) -> bytes:
