@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,35 @@ def test_a_program_of_the_readme_runs(
     door = AsgiDoor(app) if inspect.iscoroutinefunction(type(app).__call__) else WsgiDoor(app)
     assert door.request(method, path).status == int(status)
     assert door.request("GET", "/").status == 200
+
+
+def test_the_tests_of_the_readme_run(tmp_path: Path) -> None:
+    """With its FastAPI program as main.py; the token opens its own tenant, a route with a webhook needs its secret."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (written,) = re.findall(r"## In your tests\n\n```python\n(.*?)```", readme, re.DOTALL)
+    (secret,) = re.findall(r"`(environment\(WEBHOOK__STRIPE.*)`", readme)
+    source = PROGRAMS[0][3].replace("current_tenant, public", "current_tenant, protect, public")
+    (tmp_path / "main.py").write_text(f'{source}\n\n@app.post("/paid")\n@protect(webhook="stripe")\ndef paid(): ...\n')
+    (tmp_path / "test_portal.py").write_text(
+        f"import secrets\n{written.replace('environment()', secret)}"
+        "from doors import AsgiDoor\n"
+        "expired = mint_token(shield.settings, tenant='north', ttl_s=-1)\n"
+        "door, late = AsgiDoor(app), {'Authorization': f'Bearer {expired}'}\n"
+        "for path, fields in (('north', headers), ('south', headers), ('north', late)):\n"
+        "    named = [(name.lower(), value) for name, value in fields.items()]\n"
+        "    print('answered', door.request('GET', f'/tenants/{path}/clients', named).status)\n"
+    )
+    paths = [str(ROOT / "src"), str(ROOT / "tests" / "contract"), os.environ.get("PYTHONPATH", "")]
+    ran = subprocess.run(
+        [sys.executable, "test_portal.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert re.findall(r"answered (\d+)", ran.stdout) == ["200", "404", "401"]
 
 
 @pytest.mark.parametrize("page", PAGES)

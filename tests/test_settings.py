@@ -66,6 +66,39 @@ def test_each_mistake_has_its_id(overrides: dict[str, str], variable: str, probl
     assert _problems(**overrides) == {variable: problem}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        pytest.param({"AUTH": "jwtt"}, "jwt, none. Did you mean jwt?", id="a provider"),
+        pytest.param({"ENV": "Produktion"}, "production. Did you mean production?", id="an environment"),
+        pytest.param({"RATE__ON_OUTAGE": "close"}, "closed. Did you mean closed?", id="an outage"),
+        pytest.param(
+            {"ENV": "hunter2"},
+            "PS-ENV-002 PORTALSHIELD_ENV is none of development, staging, production.",
+            id="nothing near",
+        ),
+        pytest.param(
+            {"AUTH__PUBLIC_KEY": "x"}, "PS-AUTH-002 PORTALSHIELD_AUTH is jwt, which needs exactly one", id="two keys"
+        ),
+        pytest.param(
+            {"HOSTS": "https://hunter2"}, "PS-HOST-001 PORTALSHIELD_HOSTS entry 1 is no host. Write a name", id="host"
+        ),
+        pytest.param({"TRUSTED_PROXIES": "x"}, "entry 1 is no network. Write a CIDR", id="proxy"),
+        pytest.param(
+            {"RATE__PER_IP": "lots"}, "PORTALSHIELD_RATE__PER_IP is no quota. Write 300/minute, or off.", id="quota"
+        ),
+    ],
+)
+def test_a_message_is_a_sentence_with_one_hint(overrides: dict[str, str], told: str) -> None:
+    """What is wrong, then what to do, once; a closed set is searched for what was meant."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env(environment(**overrides))
+    (problem,) = caught.value.problems
+    assert told in str(problem)
+    assert str(problem).lower().count("write ") <= 1
+    assert "hunter2" not in str(problem)
+
+
 ORIGINS = "https://app.example.com"
 EVERYBODY = {
     "AUTH": "oidc",

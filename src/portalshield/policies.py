@@ -88,7 +88,8 @@ def compile_rows(
                 row.plans[method] = _plan(b, rows, route, method, plans)
             except (TypeError, ValueError) as error:
                 where = f"{method} {route.template}"
-                problems.append(ConfigurationProblem("PS-POLICY-004", where, f"has a policy that {error}."))
+                said = str(error) if str(error).startswith("has a limit") else f"has a policy that {error}"
+                problems.append(ConfigurationProblem("PS-POLICY-004", where, f"{said}."))
                 break
         compiled.append(row)
     if (b.settings.workers or 1) > 1:

@@ -91,9 +91,11 @@ class Protection:
         settings = self.settings
         if settings.auth.preset is not None or settings.auth.issuers or self.authenticate is not None:
             return
+        if any(problem.variable == "PORTALSHIELD_AUTH" for problem in problems):
+            return
         if settings.development:
             _log.warning("PORTALSHIELD_AUTH is not set: nobody is authenticated, tenants are not separated")
-        elif not any(problem.variable == "PORTALSHIELD_AUTH" for problem in problems):
+        else:
             yield ConfigurationProblem(
                 "PS-AUTH-001",
                 "PORTALSHIELD_AUTH",

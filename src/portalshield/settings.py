@@ -278,7 +278,9 @@ def _parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[Configuration
         try:
             value = _parser(variable)(texts[name])
         except ValueError as error:
-            mistakes.append(ConfigurationProblem("PS-ENV-002", name, f"{error}."))
+            mistakes.append(
+                ConfigurationProblem("PS-ENV-002", name, f"{error}.", _nearest_choice(variable, texts[name]))
+            )
             continue
         _put(parsed, variable.path, value)
     return parsed, mistakes
@@ -360,6 +362,12 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
+def _nearest_choice(variable: Variable, text: str) -> str:
+    """Did you mean: the word of a closed set that is near to what was written."""
+    kind = _plain(variable.type)
+    return did_you_mean(text.strip().lower(), get_args(kind)) if get_origin(kind) is Literal else ""
+
+
 def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -400,8 +408,10 @@ def _top_problems(settings: Settings) -> Iterable[ConfigurationProblem]:
     try:
         parse_networks(settings.trusted_proxies)
     except ValueError as error:
-        hint = "Write what the server sees as its peer, for example 10.0.0.0/8, or the number of proxies."
-        yield ConfigurationProblem("PS-PROXY-001", PREFIX + "TRUSTED_PROXIES", f"{error}.", hint)
+        fault, _, hint = str(error).partition(": ")  # what is wrong, and what to write
+        yield ConfigurationProblem(
+            "PS-PROXY-001", PREFIX + "TRUSTED_PROXIES", f"{fault}.", f"{hint[:1].upper()}{hint[1:]}."
+        )
     if settings.public_url is not None:
         try:
             address_spellings(settings.public_url)

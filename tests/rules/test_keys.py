@@ -327,6 +327,7 @@ def test_neither_repr_nor_error_shows_a_secret() -> None:
     with pytest.raises(UnusableKeyError) as refused:
         load_keys("s3cr3t", ("HS256",))
     assert "s3cr3t" not in str(refused.value)
+    assert str(refused.value) == "cannot be used: an HMAC secret for HS256 has at least 32 bytes"
 
 
 # -- sets -------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,12 @@ def test_what_is_no_quota_is_refused_without_repeating_it(notation: str) -> None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_a_policy_is_told_what_a_quota_looks_like() -> None:
+    """Its limit is one term of many; a setting is nothing but its quota."""
+    with pytest.raises(ValueError, match=r"^has a limit that is no quota: write 5/minute$"):
+        parse_quotas("lots", "route-subject")
+
+
 def test_unknown_strategy_is_refused() -> None:
     """Only the three strategies of `limits` exist."""
     with pytest.raises(ValueError, match="strategy"):

@@ -118,7 +118,7 @@ class IssuerConfig(BaseModel):
         elif given > 1 or (given == 0 and not row.key_set and not row.discovery):
             count = "exactly one source" if row.name == "jwt" else "at most one source"
             hint = f"Set one of {prefix}__SECRET, __PUBLIC_KEY, __JWKS or __JWKS_URL."
-            yield _Fault("002", "", f"={row.name} needs {count} of keys.", hint)
+            yield _Fault("002", "", f"is {row.name}, which needs {count} of keys.", hint)
 
     def _party_faults(self, row: Preset) -> Iterator[_Fault]:
         if row.issuer and self.issuer is None and len(self.audience) != 1:

@@ -36,7 +36,8 @@ class HostsConfig(BaseModel):
     def problems(self) -> Iterator[ConfigurationProblem]:
         """Names that no Host field can have, all of them."""
         for error in host_faults(self.allowed):
-            yield ConfigurationProblem("PS-HOST-001", "PORTALSHIELD_HOSTS", f"{error}.", "Write app.example.com.")
+            hint = "Write a name such as app.example.com or *.example.com, without a scheme."
+            yield ConfigurationProblem("PS-HOST-001", "PORTALSHIELD_HOSTS", f"{error}.", hint)
 
 
 _MALFORMED = problem("malformed-request", why="host-malformed")

@@ -115,7 +115,7 @@ class Policy:
     """Terms for every route that `match` covers: methods (`GET|POST` or `*`) and a path template.
 
     A template has literal segments, `{name}` for one segment and a last `*` for the rest; GET includes HEAD. A pattern
-    that covers no route stops the start.
+    that covers no route stops the start, unless it ends in that `*`.
     """
 
     match: str

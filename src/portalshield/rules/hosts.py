@@ -77,7 +77,7 @@ def _compile(name: str, number: int) -> bytes:
     lowered = name.lower()
     parts = _split(lowered.encode()) if lowered.isascii() else None
     if parts is None:
-        raise ValueError(f"entry {number} is no host: write a name such as app.example.com or *.example.com, no scheme")
+        raise ValueError(f"entry {number} is no host")
     return b"".join(parts)
 
 

@@ -57,11 +57,14 @@ _PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth"))
 
 
 class UnusableKeyError(ValueError):
-    """A key, or a whole set, that must not be used. `reason` is a fixed slug; the text never repeats key material."""
+    """A key, or a whole set, that must not be used. `reason` is a fixed slug; the text never repeats key material.
+
+    The text continues "the setting ...".
+    """
 
     def __init__(self, reason: str, text: str) -> None:
         self.reason = reason
-        super().__init__(text)
+        super().__init__(f"cannot be used: {text}")
 
 
 # -- how JOSE writes bytes and objects --------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ def check_algorithms(algorithms: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or name not in CANONICAL:
             hint = did_you_mean(name, CANONICAL) if isinstance(name, str) else ""
-            raise ValueError(f"algorithms has a name that is not supported. {hint}".strip())
+            raise ValueError("algorithms has a name that is not supported" + (f" ({hint})" if hint else ""))
     if len({name in _HASH_BYTES for name in names}) > 1:
         raise ValueError("algorithms mixes HMAC (HS...) with public-key algorithms: one issuer uses one of the two")
     return names

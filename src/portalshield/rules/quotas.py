@@ -22,7 +22,7 @@ def parse_quotas(notation: str, name: str, strategy: str = "fixed-window") -> tu
     if strategy not in STRATEGIES:
         raise ValueError("has a strategy that is none of " + ", ".join(STRATEGIES))
     quotas: dict[int, Quota] = {}
-    for number, item in enumerate(_items(notation), 1):
+    for number, item in enumerate(_items(notation, name), 1):
         window_s = item.get_expiry()
         _bounded(number, item.amount, window_s)
         held = quotas.get(window_s)
@@ -31,14 +31,15 @@ def parse_quotas(notation: str, name: str, strategy: str = "fixed-window") -> tu
     return tuple(quotas.values())
 
 
-def _items(notation: str) -> list[RateLimitItem]:
+def _items(notation: str, name: str) -> list[RateLimitItem]:
     # limits takes any digit (`isdigit` knows more than ASCII) and repeats the text in its errors: neither gets through.
     if notation and len(notation) <= MAX_CHARS and notation.isascii():
         try:
             return parse_many(notation)
         except ValueError:
             pass
-    raise ValueError("is no quota")
+    # A setting is nothing but its quota; a policy has much else, so there it is said what is meant.
+    raise ValueError("has a limit that is no quota: write 5/minute" if name.startswith("route") else "is no quota")
 
 
 def _bounded(number: int, amount: int, window_s: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
+from math import ceil, floor
 from typing import Any
 
 import jwt
@@ -37,12 +38,16 @@ def mint_token(
     now: float | None = None,
     **claims: Any,
 ) -> str:
-    """A token that `settings` (with an own secret) accept, unless `claims` say otherwise. `ttl_s` < 0 has expired."""
+    """A token that `settings` (with an own secret) accept, unless `claims` say otherwise.
+
+    A negative `ttl_s` has expired, `-1` too: the clock difference that `AUTH__LEEWAY` tolerates is taken off.
+    """
     auth = settings.auth
     if auth.secret is None:
         raise ValueError("minting needs AUTH=jwt with an own secret")
     at = int(time.time() if now is None else now)
-    document: dict[str, Any] = {"sub": subject, "iat": at, "exp": at + int(ttl_s)}
+    lives_s = int(ttl_s) if ttl_s >= 0 else floor(ttl_s) - ceil(auth.leeway)
+    document: dict[str, Any] = {"sub": subject, "iat": at, "exp": at + lives_s}
     if auth.issuer is not None:
         document["iss"] = auth.issuer
     if auth.audience:
