@@ -74,9 +74,8 @@ def _issuer(
     try:
         verifier = _verifier(row, config)
     except ValueError as error:
-        return None, [
-            ConfigurationProblem("PS-AUTH-005", f"{prefix}__ALGORITHMS", f"{str(error).removeprefix('algorithms ')}.")
-        ]
+        what = str(error).removeprefix("algorithms ")
+        return None, [ConfigurationProblem("PS-AUTH-005", f"{prefix}__ALGORITHMS", f"{what}.")]
     problems = list(_secret_problems(verified, development))
     try:
         keys = _keys(row, config, verifier.algorithms, development)

@@ -61,3 +61,16 @@ def test_a_late_route_with_a_right_policy_has_it(make_portal: MakePortal) -> Non
     add(portal.app, "/late", {"roles": ["staff"]}, portal.calls)
     assert portal.request("GET", "/late", portal.bearer()).status == 403
     assert portal.request("GET", "/late", portal.bearer(roles=["staff"])).status == 200
+
+
+def test_what_serves_a_path_is_remembered(make_portal: MakePortal) -> None:
+    """The second request for it asks no table; a late route makes everything be asked again."""
+    portal = make_portal()
+    for _ in range(2):
+        assert portal.request("GET", "/me", portal.bearer()).status == 200
+    runtime = portal.shield.protection._runtime
+    assert runtime is not None
+    assert [spelling[:2] for spelling in runtime.known] == [("GET", "/me")]
+    add(portal.app, "/late", {}, portal.calls)
+    assert portal.request("GET", "/late", portal.bearer()).status == 200
+    assert [spelling[:2] for spelling in runtime.known] == [("GET", "/late")]

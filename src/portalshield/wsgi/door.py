@@ -93,8 +93,9 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime, began_ns: int) -> tupl
     x.native = environ
     x.headers = EnvironHeaders(environ)
     x.method = environ["REQUEST_METHOD"]
-    x.mount = path_of(environ.get("SCRIPT_NAME", ""))
-    x.path = path_of(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    script = environ.get("SCRIPT_NAME", "")
+    x.mount = path_of(script) if script else ""
+    x.path = path_of(script + environ.get("PATH_INFO", ""))
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None
     x.query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
