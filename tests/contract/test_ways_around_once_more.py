@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI, Request, WebSocket
 from starlette.responses import JSONResponse
 
-from conftest import MakePortal, Portal
+from conftest import MakePortal, Portal, portal_behind
 from portalshield import protect
 
 FORM = ("content-type", "application/x-www-form-urlencoded")
@@ -81,7 +81,7 @@ class TestCookies:
             headers = [*portal.bearer(), ("cookie", f"{name}=south")]
             assert portal.request("GET", "/search", headers, lint=False).status == 404
 
-    def test_a_websocket(self, make_portal: MakePortal) -> None:
+    def test_a_websocket(self) -> None:
         """The handshake carries cookies too."""
         ran: list[str] = []
 
@@ -89,11 +89,7 @@ class TestCookies:
             ran.append(websocket.cookies.get("tenant_id", ""))
             await websocket.close()
 
-        portal = make_portal(
-            prepare=lambda app: isinstance(app, FastAPI) and app.add_api_websocket_route("/chat", chat)
-        )
-        if portal.name != "asgi":
-            pytest.skip("WSGI has no WebSockets")
+        portal = portal_behind("asgi", prepare=lambda app: app.add_api_websocket_route("/chat", chat))
         for cookie, wanted in (("a=b; \xa0tenant_id=south", []), ("a=b; \xa0tenant_id=north", ["north"])):
             driven(portal, "websocket", [("host", "portal.example.com"), *portal.bearer(), ("cookie", cookie)])
             assert ran == wanted
