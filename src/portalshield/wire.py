@@ -10,11 +10,13 @@ from http import HTTPStatus
 
 import orjson
 
-from portalshield.model.verdicts import CATALOGUE, Fields, Problem, ProblemType, Reply
+from portalshield.model.verdicts import CATALOGUE, Problem, ProblemType, Reply
 
 Rendered = tuple[int, list[tuple[bytes, bytes]], bytes]
 
-_BASE: Fields = ((b"cache-control", b"no-store"),)
+_NO_STORE = (b"cache-control", b"no-store")
+_PROBLEM = (b"content-type", b"application/problem+json")
+_HTML = (b"content-type", b"text/html; charset=utf-8")
 _BODYLESS = frozenset((204, 304))
 
 
@@ -42,19 +44,19 @@ def render(verdict: Problem | Reply, request_id: str, accept: bytes | None) -> R
             fields.append((b"content-length", b"%d" % len(verdict.body)))
         return verdict.status, fields, verdict.body
     if accept is not None and wants_page(accept):
-        body = _PAGES[verdict.type.slug] + request_id.encode() + b"</code></p></html>"
-        content_type = b"text/html; charset=utf-8"
+        opening, closing, kind = _PAGES[verdict.type.slug], b"</code></p></html>", _HTML
     else:
-        members = orjson.dumps(dict(verdict.members))[1:-1] if verdict.members else b""
-        body = _OPENINGS[verdict.type.slug] + request_id.encode() + b'"' + (b"," + members if members else b"") + b"}"
-        content_type = b"application/problem+json"
-    fields = [
-        (b"content-type", content_type),
-        (b"content-length", b"%d" % len(body)),
-        *_BASE,
-        *verdict.fields,
-    ]
-    return verdict.type.status, fields, body
+        opening, closing, kind = _OPENINGS[verdict.type.slug], verdict.ready or _prepared(verdict), _PROBLEM
+    body = opening + request_id.encode() + closing
+    return verdict.type.status, [kind, (b"content-length", b"%d" % len(body)), _NO_STORE, *verdict.fields], body
+
+
+def _prepared(verdict: Problem) -> bytes:
+    """The end of its document. Most refusals are the same few values again and again: it is made once for each."""
+    members = orjson.dumps(dict(verdict.members))[1:-1] if verdict.members else b""
+    closing = b'"' + (b"," + members if members else b"") + b"}"
+    object.__setattr__(verdict, "ready", closing)
+    return closing
 
 
 def wants_page(accept: bytes) -> bool:

@@ -57,7 +57,7 @@ class Checked:
         ((name, quota, cost),) = asked.counters
         x = Exchange()
         x.address_key, x.began_ns = name, self._now_ms() * 1_000_000
-        refusal = self._store.checker(quota, "", None, cost, refused)(x)
+        refusal = self._store.checker(quota, "", "ip", cost, refused)(x)
         remaining, reset_s = x.counts
         if refusal is not None:
             assert refusal.why == str(reset_s)
@@ -235,7 +235,7 @@ def test_of_many_checks_at_once_exactly_the_quota_passes(with_lock: bool, monkey
     if with_lock:
         monkeypatch.setattr(memory, "switches_at_calls_only", lambda: False)
     store, quota = MemoryStore(), Quota("q", 5000, 3600)
-    check = store.checker(quota, "ip", None, 1, refused)
+    check = store.checker(quota, "ip", "ip", 1, refused)
     together = threading.Barrier(8)
 
     def ask(_: int) -> int:
@@ -256,7 +256,7 @@ def test_of_many_checks_at_once_exactly_the_quota_passes(with_lock: bool, monkey
 def test_no_check_is_lost_beside_questions_of_several_counters() -> None:
     """Who takes the lock adds to what was counted without it meanwhile."""
     store, quota, other = MemoryStore(), Quota("q", 10**6, 3600), Quota("r", 10**6, 3600)
-    check = store.checker(quota, "", None, 1, refused)
+    check = store.checker(quota, "", "ip", 1, refused)
     both = hit(("k", quota, 1), ("k", other, 1))
 
     def checked() -> None:
@@ -278,7 +278,7 @@ def test_no_check_is_lost_beside_questions_of_several_counters() -> None:
 def test_a_request_that_began_before_its_window_is_counted_by_the_clock() -> None:
     """Requests wait for each other: the window one of them opened is no reason to open another."""
     store, quota = MemoryStore(), Quota("q", 2, 3600)
-    check = store.checker(quota, "", None, 1, refused)
+    check = store.checker(quota, "", "ip", 1, refused)
     early = Exchange()
     early.address_key, early.began_ns = "k", time.perf_counter_ns() - 5_000_000_000
     one(store, "k", quota)

@@ -66,6 +66,10 @@ class RateConfig(BaseModel):
                 )
 
 
+Who = Literal["ip", "subject"] | Callable[[Exchange], str]
+"""Whom a counter counts: an address, a subject (without one its address), or whom a function tells."""
+
+
 class Counting(Protocol):
     """A store in the memory of this process: it answers at once, there is nothing to wait for."""
 
@@ -73,11 +77,11 @@ class Counting(Protocol):
         self,
         quota: Quota,
         scope: str,
-        key: Callable[[Exchange], str] | None,
+        who: Who,
         cost: int,
         refuse: Callable[[int], Problem],
     ) -> Callable[[Exchange], Problem | None]:
-        """A check that charges what stands under `scope` and `key(x)` (None: the address), or refuses."""
+        """A check that charges what stands under `scope` and who asks, or refuses."""
 
     def hit(self, hit: Hit) -> Counts:
         """Counts one request against several quotas, all or nothing."""
@@ -129,8 +133,8 @@ class CountedStage(RateStage):
 
     def _sole(self, counting: Counting) -> Callable[[Exchange], Verdict]:
         key, quota, scope, cost = self._counters[0]
-        own = None if key is _by_ip else key
-        return counting.checker(quota, scope, own, cost, partial(_too_many, (quota.name,)))
+        who: Who = "ip" if key is _by_ip else "subject" if key is _by_subject else key
+        return counting.checker(quota, scope, who, cost, partial(_too_many, (quota.name,)))
 
     def _several(self, counting: Counting) -> Callable[[Exchange], Verdict]:
         def check(x: Exchange) -> Verdict:

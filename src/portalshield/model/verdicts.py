@@ -5,7 +5,7 @@ Both are values, never exceptions: an exception in a stage is a bug, and a bug r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -36,6 +36,8 @@ class Problem:
     why: str = ""
     fields: Fields = ()
     members: tuple[tuple[str, Any], ...] = ()
+    ready: Any = field(default=None, init=False, repr=False, compare=False)
+    """What of its document is the same for every request, once somebody has made it (wire)."""
 
 
 @dataclass(frozen=True, slots=True)

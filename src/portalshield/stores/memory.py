@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from hashlib import blake2b
 from math import floor
-from typing import Any
+from typing import Any, Literal
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Count, Counts, GiveBack, Hit, Quota, client_numbers
@@ -99,17 +99,18 @@ class MemoryStore:
         self,
         quota: Quota,
         scope: str,
-        key: Callable[[Exchange], str] | None,
+        who: Literal["ip", "subject"] | Callable[[Exchange], str],
         cost: int,
         refuse: Callable[[int], Problem],
     ) -> Callable[[Exchange], Problem | None]:
-        """The whole check of a stage that counts by one quota: charge what stands under `scope` and `key(x)` (None: the
-        address), tell `x.counts`, and `refuse` with the seconds to wait where it is spent.
+        """The whole check of a stage that counts by one quota: charge what stands under `scope` and who asks (a subject
+        without a principal is its address), tell `x.counts`, and `refuse` with the seconds to wait where it is spent.
 
         Most requests find a window that goes on. They take no lock: between reading its state and writing it there is
         no call, so no other thread comes in between and no request is lost. While another thread charges the same key
         under the lock, one more may fit in than the quota says.
         """
+        key, by_subject = (who if callable(who) else None), who == "subject"
         ledger = self._open(quota)
         tables, spread, window = ledger.tables, self._spread, ledger.window
         amount, window_ms = window.amount, window.window_ms
@@ -118,7 +119,11 @@ class MemoryStore:
             bits, mask = window.bits, window.mask
 
         def check(x: Exchange) -> Problem | None:
-            name = scope + (x.address_key if key is None else key(x))
+            if key is not None:
+                name = scope + key(x)
+            else:
+                principal = x.principal if by_subject else None
+                name = scope + (x.address_key if principal is None else principal.rate_key)
             table = tables[hash(name) % spread]
             now_ms = x.began_ns // 1_000_000
             if mask and name in table:
