@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote_plus
@@ -161,10 +162,9 @@ def replaced(fields: Fields, name: bytes, change: Callable[[bytes], bytes]) -> F
 
 def other_encoding(value: bytes) -> bytes:
     """The same signature, hexadecimal where it was base64 and the other way round."""
-    head = value[: value.rfind(b"v1") + 3] if b"v1" in value else value[: value.find(b"=") + 1]
-    text = value[len(head) :] if head and not value.endswith(head) else value
-    if len(text) < 20:
-        head, text = b"", value
+    found = re.match(rb"t=\d+,v1=|v1,|(?:sha\d+|v0)=", value)
+    head = found[0] if found else b""
+    text = value[len(head) :]
     try:
         return head + b64(bytes.fromhex(text.decode()))
     except ValueError:
