@@ -152,13 +152,6 @@ def _order(entry: tuple[int, Any]) -> int:
     return entry[0]
 
 
-def _routed(x: Exchange) -> str:
-    """What the application routes on: a client may have said what the rest is (gunicorn believes a local `SCRIPT_NAME`
-    field), so that rest must open nothing."""
-    rest = x.path.removeprefix(x.mount)
-    return rest if rest.startswith("/") else x.path if rest else "/"
-
-
 class PatternTable:
     """For an application without a router to ask: the policies' own patterns decide, everything else is strict."""
 
@@ -186,7 +179,8 @@ class PatternTable:
         The application may forgive a slash at the end, so the pattern without it, or with it, counts too.
         """
         x.served = x.opaque = True
-        whole = _routed(x) if x.mount else x.path
+        # A client may have said where the rest begins: gunicorn believes a local `SCRIPT_NAME` field.
+        whole = x.rest or x.path
         other = whole[:-1] if whole.endswith("/") else whole + "/"
         for path in (whole, other):
             plan = self._match(x, path)

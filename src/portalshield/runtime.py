@@ -139,7 +139,7 @@ class Runtime:
             if not self.table.fresh():
                 self.known.clear()
             # What was found for this very spelling before was sane then; a mounted path is only a part of one.
-            found = None if x.mount or x.websocket else self.known.get((x.method, x.path, x.raw_path))
+            found = None if x.rest or x.websocket else self.known.get((x.method, x.path, x.raw_path))
             if (
                 found is None
                 or doubles
@@ -178,7 +178,7 @@ class Runtime:
             x.template = x.path
             return page
         plan = self.table.find(x)
-        if x.served and not x.mount and not x.websocket and self.table.by_path_alone:
+        if x.served and not x.rest and not x.websocket and self.table.by_path_alone:
             if len(self.known) >= _KNOWN:
                 self.known.clear()
             self.known[(x.method, x.path, x.raw_path)] = (x.template, x.endpoint, x.params, x.arguments, x.opaque, plan)

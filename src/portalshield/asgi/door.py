@@ -164,7 +164,7 @@ def _exchange(scope: Scope, runtime: Runtime, began_ns: int) -> tuple[Exchange, 
     x.peer = client[0] if client else None
     x.https = scope.get("scheme") in _SECURE
     if scope.get("root_path"):
-        x.mount = scope["root_path"]
+        x.rest = _rest(x.path, scope["root_path"])
     if scope["type"] == "websocket":
         x.websocket = True
     else:
@@ -177,6 +177,12 @@ def _exchange(scope: Scope, runtime: Runtime, began_ns: int) -> tuple[Exchange, 
             x.has_body = scope.get("http_version") not in _SAYS_SO
     scope[MARK] = x
     return x, runtime.begin(x, len(raw), size, len(headers) != len(raw))
+
+
+def _rest(path: str, root: str) -> str:
+    """What is left of a path behind the root path; all of it, where that ends within a segment (as Starlette does)."""
+    rest = path.removeprefix(root)
+    return rest if rest.startswith("/") else path if rest else "/"
 
 
 _SECURE = frozenset(("https", "wss"))

@@ -52,8 +52,9 @@ class Exchange:
     """The socket peer's address, None for a Unix socket."""
     native: Any = None
     """The ASGI scope or the WSGI environ."""
-    mount: str = ""
-    """What of the path whoever called has taken (root path, script name): the application routes on the rest."""
+    rest: str = ""
+    """What the application routes on, where whoever called has taken a part of the path (root path, script name);
+    empty: all of it."""
     has_body: bool = False
     """A body may follow: a length above 0, chunks, or a protocol that does not say."""
     request_id: str = ""

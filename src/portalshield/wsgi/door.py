@@ -94,8 +94,10 @@ def _exchange(environ: WSGIEnvironment, runtime: Runtime, began_ns: int) -> tupl
     x.headers = EnvironHeaders(environ)
     x.method = environ["REQUEST_METHOD"]
     script = environ.get("SCRIPT_NAME", "")
-    x.mount = path_of(script) if script else ""
     x.path = path_of(script + environ.get("PATH_INFO", ""))
+    if script:
+        rest = path_of(environ.get("PATH_INFO", ""))
+        x.rest = rest if rest.startswith("/") else f"/{rest}"  # as frameworks read one that was cut elsewhere
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     x.raw_path = raw.partition("?")[0].encode("latin-1", "replace") if raw else None
     x.query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
