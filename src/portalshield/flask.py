@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 from flask import Flask, Request, Response, request
-from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, SecurityError
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule, WebsocketMismatch
 
@@ -29,7 +30,7 @@ from portalshield.wsgi.bodies import BodyRefusedError, admit_body
 from portalshield.wsgi.fields import path_of
 from portalshield.wsgi.walking import judge
 
-_NO_VIEW = (MethodNotAllowed, WebsocketMismatch)
+_NO_VIEW = (MethodNotAllowed, SecurityError, WebsocketMismatch)
 principal: Principal = cast(Principal, LocalProxy(current_principal))
 """The verified caller, as a proxy. Fails closed: `LookupError` outside a request."""
 
@@ -64,6 +65,7 @@ def install(app: Flask, shield: Protected) -> None:
     app.wsgi_app = WsgiDoor(app.wsgi_app, open_runtime)  # type: ignore[method-assign]
     app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(opened, inside=inside))
     _reach(app)
+    _route_once(app)
     _replace_default_page(app)
 
 
@@ -100,7 +102,7 @@ def _exchange(at: Request) -> Exchange | None:
 
 def _confirmed(x: Exchange, at: Request) -> bool:
     if at.url_rule is not x.endpoint:
-        # `Upgrade: websocket` on a rule that takes none: no view runs.
+        # `Upgrade: websocket` on a rule that takes none, a host that Flask does not trust: no view runs.
         return at.url_rule is None and (not x.served or isinstance(at.routing_exception, _NO_VIEW))
     given = at.view_args
     # A url_value_preprocessor may take arguments away; what is there must be what was judged.
@@ -119,6 +121,56 @@ def _reach(app: Flask) -> None:
         return dispatch(*args)
 
     app.full_dispatch_request = reaching  # type: ignore[method-assign]
+
+
+def _route_once(app: Flask) -> None:
+    """The rule that the policy was applied to is the one that runs: the application does not look for it again."""
+    if "create_url_adapter" in vars(app) or type(app).create_url_adapter is not Flask.create_url_adapter:
+        return  # an application that binds its own way finds its own way
+    create = app.create_url_adapter
+
+    def deciding(at: Request | None) -> MapAdapter | None:
+        x = at.environ.get(MARK) if at is not None else None
+        if at is None or type(x) is not Exchange or not _found_for(app, x, at.environ):
+            return create(at)
+        return _Decided(partial(create, at), x.endpoint, dict(x.arguments))
+
+    app.create_url_adapter = deciding  # type: ignore[method-assign, assignment]
+
+
+def _found_for(app: Flask, x: Exchange, environ: Mapping[str, Any]) -> bool:
+    """The table has asked this very map about what the environ still says."""
+    return (
+        x.served
+        and getattr(x.endpoint, "map", None) is app.url_map
+        and environ["REQUEST_METHOD"] == x.method
+        and path_of(environ.get("PATH_INFO", "")) == (x.rest or x.path)
+        and "HTTP_UPGRADE" not in environ  # a WebSocket is told of a rule that takes none
+        and app.config["TRUSTED_HOSTS"] is None
+        and not app.url_map.host_matching
+        and not app.subdomain_matching
+    )
+
+
+class _Decided(MapAdapter):
+    """The adapter of a request whose rule is known already. It is bound when anything else is asked of it."""
+
+    def __init__(self, bind: Callable[[], MapAdapter | None], rule: Rule, arguments: Mapping[str, Any]) -> None:
+        self._bind = bind
+        self._found = rule, arguments
+
+    def __getattr__(self, name: str) -> Any:
+        if "map" not in vars(self):
+            vars(self).update(vars(self._bind()))
+            return getattr(self, name)
+        raise AttributeError(name)
+
+    def match(self, *args: Any, **kwargs: Any) -> Any:
+        """What was found, where nothing but `return_rule=True` is asked."""
+        return self._found if not args and kwargs == _ONLY_RULE else super().match(*args, **kwargs)
+
+
+_ONLY_RULE = {"return_rule": True}
 
 
 def _replace_default_page(app: Flask) -> None:
@@ -199,7 +251,7 @@ class FlaskTable:
 
     def relist(self) -> list[ConfigurationProblem]:
         """Read the rules anew and compile their plans."""
-        self._views = len(self._app.view_functions)
+        self._sizes = self._measured()
         rules = list(self._app.url_map.iter_rules())
         compiled, problems = compile_rows(self._build, self._rows, [_listed(self._app, rule) for rule in rules])
         # A Rule has no hash; the list keeps the objects alive, so their ids stay theirs.
@@ -216,8 +268,11 @@ class FlaskTable:
         return (plan for row in self.listed() for plan in row.plans.values())
 
     def fresh(self) -> bool:
-        """No view was added or taken away since the last look."""
-        return len(self._app.view_functions) == self._views
+        """No rule and no view was added or taken away since the last look."""
+        return self._measured() == self._sizes
+
+    def _measured(self) -> tuple[int, int]:
+        return len(self._app.url_map._rules), len(self._app.view_functions)
 
     def find(self, x: Exchange) -> Plan:
         """The plan of the rule that the application will choose."""

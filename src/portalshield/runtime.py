@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
+from uuid import UUID
 
 from portalshield.context import LAST, MARK
 from portalshield.flow import (
@@ -165,7 +166,7 @@ class Runtime:
             if found is None:
                 x.plan = self._find(x)
             else:
-                x.template, x.endpoint, x.params, x.arguments, x.opaque, x.plan = found
+                x.template, x.endpoint, x.params, x.arguments, x.opaque, x.ways, x.plan = found
                 x.served = True
             return begin(x, x.plan)
         except Exception as error:
@@ -178,10 +179,17 @@ class Runtime:
             x.template = x.path
             return page
         plan = self.table.find(x)
-        if x.served and not x.rest and not x.websocket and self.table.by_path_alone:
+        if (
+            x.served
+            and not x.rest
+            and not x.websocket
+            and self.table.by_path_alone
+            and _PLAIN.issuperset(map(type, x.arguments.values()))
+        ):
             if len(self.known) >= _KNOWN:
                 self.known.clear()
-            self.known[(x.method, x.path, x.raw_path)] = (x.template, x.endpoint, x.params, x.arguments, x.opaque, plan)
+            found = (x.template, x.endpoint, x.params, x.arguments, x.opaque, x.ways, plan)
+            self.known[(x.method, x.path, x.raw_path)] = found
         return plan
 
     def _misframed(self, x: Exchange) -> Problem | None:
@@ -392,6 +400,8 @@ _NO_PROXY = (
     " until it does (docs/proxies.md)"
 )
 _KNOWN = 4096
+_PLAIN = frozenset((str, int, float, UUID))
+"""Arguments that one request may have of another: what converters of one's own make belongs to its request."""
 
 
 def _folded(credential: bytes) -> bool:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
@@ -32,7 +33,7 @@ from portalshield.model.setting import ConfigurationError, ConfigurationProblem
 from portalshield.plan import Build, unserved_plans
 from portalshield.policies import PolicyRow, compile_rows
 from portalshield.protection import Protected
-from portalshield.routes import Route, Row, SegmentIndex, tell
+from portalshield.routes import Kind, Route, Row, SegmentIndex, tell
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 
@@ -110,12 +111,32 @@ def _crashed(request: Request, error: Exception) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A route with what its matching needs. `target` is the object whose `handle` runs; `app` lies behind a mount."""
+    """A route with what its matching needs. `target` is the object whose `handle` runs, `ways` lead there."""
 
     route: Route
     target: BaseRoute
     regex: re.Pattern[str]
     convertors: Mapping[str, Any]
+    ways: Mapping[int, _Way]
+    """By the id of each router that a request passes."""
+
+
+class _Way(NamedTuple):
+    """One of a router's routes, and a router like it that has no other: it asks nobody else whether they match."""
+
+    at: int
+    route: BaseRoute
+    app: _Handle
+
+
+def _way(router: Router, at: int) -> dict[int, _Way]:
+    """Nothing where the route matches by rules of its own: then others have to be asked."""
+    route = router.routes[at]
+    if type(route).matches.__module__ not in ("starlette.routing", "fastapi.routing"):
+        return {}
+    alone = copy(router)
+    alone.routes = [route]
+    return {id(router): _Way(at, route, alone.app)}
 
 
 class Listing:
@@ -127,43 +148,50 @@ class Listing:
         self.mounts: set[int] = set()
         self.unread: list[str] = []
         self._documentation = _documentation_paths(app)
-        self._add_router(app.router, "")
+        self._add_router(app.router, "", {})
 
     def shape(self) -> tuple[int, ...]:
         """Changes when a route is added anywhere."""
         return tuple(_count(router.routes) for router in self.routers)
 
-    def _add_router(self, router: Router, prefix: str) -> None:
+    def _add_router(self, router: Router, prefix: str, ways: Mapping[int, _Way]) -> None:
         self.routers.append(router)
-        for effective, target in _expanded(router.routes):
-            self._add(effective, target, prefix)
+        for at, route in enumerate(router.routes):
+            through = {**ways, **_way(router, at)}
+            for effective, target in _expanded(route):
+                self._add(effective, target, prefix, through)
 
-    def _add(self, effective: Any, target: BaseRoute, prefix: str) -> None:
+    def _add(self, effective: Any, target: BaseRoute, prefix: str, ways: Mapping[int, _Way]) -> None:
         if isinstance(target, Mount):
-            self._add_mount(target, prefix)
+            self._add_mount(target, prefix, ways)
         elif isinstance(target, WebSocketRoute):
-            self._list(effective, target, prefix, "websocket", None)
+            self._append(prefix + effective.path, target, effective.endpoint, "websocket", None, ways)
         elif isinstance(target, StarletteRoute):
-            self._list(effective, target, prefix, "http", effective.methods)
+            self._append(prefix + effective.path, target, effective.endpoint, "http", effective.methods, ways)
         else:
             self.unread.append(type(target).__name__)
 
-    def _add_mount(self, mount: Mount, prefix: str) -> None:
+    def _add_mount(self, mount: Mount, prefix: str, ways: Mapping[int, _Way]) -> None:
         path = prefix + mount.path
         inner = _router_of(mount)
         template = path + "/{path:path}"
         if inner is None:
-            self._append(template, mount, mount.app, "mount", None)
+            self._append(template, mount, mount.app, "mount", None, ways)
             return
         self.mounts.add(id(mount.app))
-        self._add_router(inner, path)
+        self._add_router(inner, path, ways)
         # Once a mount matched, no later route of the outer router is asked: a path its routes do not serve ends here.
-        self._append(template, mount, None, "mount", None)
+        self._append(template, mount, None, "mount", None, ways)
 
-    def _list(self, effective: Any, target: BaseRoute, prefix: str, kind: Any, methods: Iterable[str] | None) -> None:
-        self._append(prefix + effective.path, target, effective.endpoint, kind, methods)
-
-    def _append(self, path: str, target: BaseRoute, endpoint: Any, kind: Any, methods: Iterable[str] | None) -> None:
+    def _append(
+        self,
+        path: str,
+        target: BaseRoute,
+        endpoint: Any,
+        kind: Kind,
+        methods: Iterable[str] | None,
+        ways: Mapping[int, _Way],
+    ) -> None:
         regex, template, convertors = compile_path(path or "/")
         route = Route(
             template=template,
@@ -176,17 +204,16 @@ class Listing:
             parameters=tuple(convertors),
             documentation=path in self._documentation,
         )
-        self.listed.append(Listed(route, target, regex, convertors))
+        self.listed.append(Listed(route, target, regex, convertors, ways))
 
 
-def _expanded(routes: Iterable[BaseRoute]) -> Iterator[tuple[Any, BaseRoute]]:
-    """(what it serves, whose `handle` runs) of every route, included ones in their place."""
+def _expanded(route: BaseRoute) -> Iterator[tuple[Any, BaseRoute]]:
+    """(what it serves, whose `handle` runs) of a route, or of all that were included in its place."""
     contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
     if contexts is None:
-        for route in routes:
-            yield route, route
+        yield route, route
         return
-    for context in contexts(list(routes)):
+    for context in contexts([route]):
         effective = context._effective_route
         # An included APIRoute keeps its own object; everything else was copied with its prefix.
         yield effective, effective if isinstance(effective, BaseRoute) else context.original_route
@@ -352,6 +379,7 @@ class StarletteTable:
         x.template = listed.route.template
         x.endpoint = listed.route.key
         x.opaque = listed.route.kind == "mount"
+        x.ways = listed.ways
         if params:
             if listed.route.kind == "mount":
                 params = {name: text for name, text in params.items() if name != "path"}
@@ -418,15 +446,24 @@ async def _nothing() -> None:
 
 
 def _reach(router: Router) -> None:
-    """Make a router tell that a request arrived."""
+    """Make a router tell that a request arrived, and ask no other route than the one that the table found."""
     if getattr(router.middleware_stack, INSTALLED, False):
         return
     stack = router.middleware_stack
+    key = id(router)
+    plain = stack == router.app
 
     def reaching(scope: Scope, receive: Receive, send: Send) -> Any:
         x = scope.get(MARK) or CURRENT.get()
-        if x is not None:
-            x.reached = True
+        if x is None:
+            return stack(scope, receive, send)
+        x.reached = True
+        way, routes = x.ways.get(key), router.routes
+        # A route may have been replaced since the table was made.
+        if way is not None and x.served and plain and way.at < len(routes) and routes[way.at] is way.route:
+            if "router" not in scope:
+                scope["router"] = router
+            return way.app(scope, receive, send)
         return stack(scope, receive, send)
 
     setattr(reaching, INSTALLED, True)

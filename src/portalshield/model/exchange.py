@@ -18,6 +18,7 @@ UNREAD: Any = object()
 """The value of `Exchange.json` while nobody parsed the body."""
 
 _NONE: Mapping[str, str] = {}
+_NO_WAYS: Mapping[int, Any] = {}
 
 
 class HeaderFields(Protocol):
@@ -78,6 +79,8 @@ class Exchange:
     """Path parameters as text, as they stand in the path."""
     arguments: Mapping[str, Any] = _NONE
     """Path parameters as the framework will hand them over."""
+    ways: Mapping[int, Any] = _NO_WAYS
+    """By the id of a router: the one of its routes that leads to the endpoint."""
     opaque: bool = False
     """The policy came from patterns or stands at an application that the table cannot look into: a door in there judges
     for itself."""
