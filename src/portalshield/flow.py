@@ -21,6 +21,9 @@ from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
 Walk = Generator[Need, Any, Verdict]
+Finished = tuple[list[tuple[bytes, bytes]], bool | None, bytes]
+"""The fields of a finished head; whether the judge of answers could read one with this head; its declared length."""
+FinishedText = tuple[list[tuple[str, str]], bool | None, bytes]
 Judge = Callable[[bytes], Problem | None]
 """Judges a body's chunks as they stream to the application."""
 
@@ -84,49 +87,63 @@ class Plan:
     guards: tuple[Callable[[Exchange], Judge | None], ...]
     heads: tuple[Callable[[Exchange, Head], None], ...]
     numbers: tuple[Callable[[Exchange], Fields], ...]
-    ready: dict[Any, Fields]
-    """What `heads` added the last time everything they look at was the same; `ready_text` the same as text (WSGI)."""
-    ready_text: dict[Any, tuple[tuple[str, str], ...]]
-    judges: tuple[tuple[Any, float], ...] = ()
-    """Stages that read whole responses, each with the share that it enforces."""
+    ready: dict[Any, tuple[Fields, bool | None]]
+    """What `heads` added and `judge` could read the last time everything they look at was the same; `ready_text` the
+    same as text (WSGI)."""
+    ready_text: dict[Any, tuple[tuple[tuple[str, str], ...], bool | None]]
+    judge: tuple[Any, float] | None = None
+    """The stage that reads whole responses, with the share that it enforces."""
     concludes: tuple[Callable[[Exchange, Ending], Need | None], ...] = ()
     """Who is told how a request ended."""
     keeps_body: int = 0
     """The largest answer, in bytes, that one of them wants to be told."""
 
-    def finish_head(self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """The fields of a response with what every layer adds, and the request id exactly once."""
+    def finish_head(self, x: Exchange, status: int, fields: list[tuple[bytes, bytes]]) -> Finished:
+        """The head of a response with what every layer adds, and the request id exactly once."""
         found = dict(fields)
-        key = (_seen(x), found.get(b"content-type"), found.get(b"vary"), *found)
-        added = self.ready.get(key) if len(found) == len(fields) else None
-        if added is None:
-            fields, added = self._add(x, Head(status, fields))
-            if added is not None and len(found) == len(fields) - len(added) and b"".join(found).islower():
-                _remember(self.ready, key, added)
+        key = (_seen(x, status), found.get(b"content-type"), found.get(b"content-encoding"), found.get(b"vary"), *found)
+        known = self.ready.get(key) if len(found) == len(fields) else None
+        if known is None:
+            finished, added = self._add(x, Head(status, list(fields)))
+            readable, length = self.reading(status, fields)
+            if added is not None and len(found) == len(finished) - len(added) and b"".join(found).islower():
+                _remember(self.ready, key, (added, readable))
         else:
-            fields += added
+            added, readable = known
+            finished, length = [*fields, *added], found.get(b"content-length", b"")
         for number in self.numbers:
-            fields += number(x)
-        fields.append((b"x-request-id", x.request_id.encode()))
-        return fields
+            finished += number(x)
+        finished.append((b"x-request-id", x.request_id.encode()))
+        return finished, readable, length
 
-    def finish_text(self, x: Exchange, status: int, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def finish_text(self, x: Exchange, status: int, headers: list[tuple[str, str]]) -> FinishedText:
         """The same for a head of texts (PEP 3333): bytes in the guise of latin-1, names in any case."""
         found = dict(headers)
-        key = (_seen(x), found.get("Content-Type"), found.get("Vary"), *found)
-        added = self.ready_text.get(key) if len(found) == len(headers) else None
-        if added is None:
-            fields, own = self._add(x, Head(status, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers]))
+        key = (_seen(x, status), found.get("Content-Type"), found.get("Content-Encoding"), found.get("Vary"), *found)
+        known = self.ready_text.get(key) if len(found) == len(headers) else None
+        if known is None:
+            given = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers]
+            readable, length = self.reading(status, given)
+            fields, own = self._add(x, Head(status, given))
             # Hop-by-hop fields are the server's: a `Connection` stays here.
             finished = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in fields if k != b"connection"]
             if own is not None and len(finished) == len(found) + len(own) and _spelt_as_usual(found):
-                _remember(self.ready_text, key, tuple(finished[len(found) :]))
+                _remember(self.ready_text, key, (tuple(finished[len(found) :]), readable))
         else:
-            finished = [*headers, *added]
+            added, readable = known
+            finished, length = [*headers, *added], found.get("Content-Length", "").encode("latin-1")
         for number in self.numbers:
-            finished += [(k.decode("latin-1"), v.decode("latin-1")) for k, v in number(x)]
+            for name, value in number(x):
+                finished.append((name.decode("latin-1"), value.decode("latin-1")))
         finished.append(("x-request-id", x.request_id))
-        return finished
+        return finished, readable, length
+
+    def reading(self, status: int, fields: list[tuple[bytes, bytes]]) -> tuple[bool | None, bytes]:
+        """Whether the judge of answers could read one with this head (None: nobody would), and its declared length."""
+        if self.judge is None:
+            return None, b""
+        length = next((value for name, value in fields if name.lower() == b"content-length"), b"")
+        return self.judge[0].reads(status, fields), length
 
     def _add(self, x: Exchange, head: Head) -> tuple[list[tuple[bytes, bytes]], Fields | None]:
         """The finished fields; and what was added, where that depends on nothing but the key and came behind."""
@@ -139,17 +156,21 @@ class Plan:
         return head.fields, tuple(head.fields[len(before) :]) if untouched else None
 
 
-def _seen(x: Exchange) -> tuple[Any, ...]:
+def _seen(x: Exchange, status: int) -> tuple[Any, ...]:
     """All of a request that a `head` hook may look at, beside the head itself."""
     if x.problem is not None:
         # A refusal may come before anybody found out whether the origin is one that is shared with.
-        return (x.headers.get(b"origin"), x.https, x.principal is None)
-    return (x.origin, x.https, x.principal is None, x.verdict is None)
+        return (status, x.headers.get(b"origin"), x.https, x.principal is None)
+    return (status, x.origin, x.https, x.principal is None, x.verdict is None)
 
 
 def _spelt_as_usual(names: Iterable[str]) -> bool:
     """The fields that hooks look at are found by these names."""
-    return all(name in ("Content-Type", "Vary") or name.lower() not in ("content-type", "vary") for name in names)
+    return all(name in _USUAL or name.lower() not in _LOOKED_AT for name in names)
+
+
+_USUAL = ("Content-Type", "Content-Encoding", "Content-Length", "Vary")
+_LOOKED_AT = frozenset(map(str.lower, _USUAL))
 
 
 def _remember(ready: dict[Any, Any], key: Any, added: Any) -> None:
@@ -172,7 +193,7 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
         numbers=tuple(found for stage, _ in rows if (found := hook(stage, "numbers"))),
         ready={},
         ready_text={},
-        judges=tuple((stage, share) for stage, share in rows if hook(stage, "judge")),
+        judge=next(((stage, share) for stage, share in rows if hook(stage, "judge")), None),
         concludes=tuple(found for stage, _ in rows if (found := hook(stage, "conclude"))),
         keeps_body=max([keeps_body(stage) for stage, _ in rows], default=0),
     )

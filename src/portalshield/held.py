@@ -7,26 +7,24 @@ Sans-IO: a door feeds it what the application answers, head to last byte, and as
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from portalshield.model.ending import Ending
 from portalshield.model.verdicts import Fields
 
 
 class Held:
-    """The body of one response, at most the length that it declared and the chunk that broke it.
+    """The body of one response that somebody reads, at most the length that it declared and the chunk that broke it.
 
-    `judges` are who wants to read it, each with the share that it enforces; `waits`: one of them may refuse it. `left`
-    is how many bytes are missing still; 0: as much came as was declared.
+    `waits`: it may be refused, so nothing of it leaves before it was judged. `left` is how many bytes are missing
+    still; 0: as much came as was declared.
     """
 
-    __slots__ = ("chunks", "judges", "left", "status", "waits")
+    __slots__ = ("chunks", "left", "status", "waits")
 
-    def __init__(self, status: int, declared: int) -> None:
-        self.judges: list[tuple[Any, float]] = []
-        self.waits = False
+    def __init__(self, status: int, declared: int, waits: bool) -> None:
         self.status = status
         self.left = declared
+        self.waits = waits
         self.chunks: list[bytes] = []
 
     def take(self, chunk: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -237,7 +237,7 @@ class Runtime:
             if not x.layer:
                 x.layer = "application" if verdict is CRASHED else "route"
         status, fields, body = render(verdict, x.request_id, x.headers.get(b"accept"))
-        return status, x.plan.finish_head(x, status, fields), b"" if x.method == "HEAD" else body
+        return status, x.plan.finish_head(x, status, fields)[0], b"" if x.method == "HEAD" else body
 
     def unconfirmed(self, x: Exchange) -> bool:
         """The framework routed the request, but not to the handler whose policy was applied."""
@@ -246,39 +246,34 @@ class Runtime:
         self.known.clear()
         return True
 
-    def hold(self, x: Exchange, status: int, fields: Collection[tuple[bytes, bytes]]) -> Held | None:
-        """An answer that somebody wants to judge as a whole is held back. `x.late` is set where that went wrong."""
+    def hold(self, x: Exchange, status: int, readable: bool, length: bytes) -> Held | None:
+        """An answer that its judge wants to read. `x.late` is set where that went wrong."""
         x.judged = True
-        held = None
-        for judge in x.plan.judges:
-            try:
-                length = judge[0].wants(x, status, fields)
-            except Exception as error:
-                x.late = self._judge_failed(x, error, judge[1])
-                return None
-            if length:
-                held = held or Held(status, length)
-                held.judges.append(judge)
-                held.waits = held.waits or judge[1] > 0
-        if held is None and x.covered is False and status < 400:
+        stage, enforced = x.plan.judge
+        try:
+            wanted = stage.wants(x, readable, length)
+        except Exception as error:
+            x.late = self._judge_failed(x, error, enforced)
+            return None
+        if wanted:
+            return Held(status, wanted, enforced > 0)
+        if x.covered is False and status < 400:
             self.coverage.count(x.template, covered=False)
-        return held
+        return None
 
     def settle(self, x: Exchange, held: Held) -> None:
-        """Judge what was held back, if it came as it was declared; `x.late` is set where it is refused."""
+        """Judge what was read, if it came as it was declared; `x.late` is set where it is refused."""
         began = perf_counter_ns()
         x.covered = False
-        if not held.left:
-            body = held.chunks[0] if len(held.chunks) == 1 else held.body
-            for stage, enforced in held.judges:
-                try:
-                    verdict = stage.judge(x, body)
-                except Exception as error:
-                    x.late = self._judge_failed(x, error, enforced)
-                    continue
+        if held.left == 0:
+            stage, enforced = x.plan.judge
+            try:
+                verdict = stage.judge(x, held.body)
+            except Exception as error:
+                x.late = self._judge_failed(x, error, enforced)
+            else:
                 if verdict is not None and enforces(x, stage.layer, enforced, verdict):
                     x.late = verdict
-                    break
         if held.status < 400:
             self.coverage.count(x.template, covered=x.covered)
         x.judging_ns = perf_counter_ns() - began

@@ -60,28 +60,10 @@ class Judged:
         """What the application sends; a plain function, so that passing on costs no coroutine of its own."""
         held = self.held
         if held is not None:
-            if message["type"] != "http.response.body":
-                return self._interrupted(message)
-            enough = not held.take(message.get("body", b"")) or not message.get("more_body", False)
-            if held.waits:
-                return self._release(held, message) if enough or self._x.late is not None else _nothing()
-            if enough:
-                self._settle(held)
-        elif self._over:
+            return self._read(held, message)
+        if self._over:
             return _nothing()
-        elif message["type"] == "http.response.start":
-            x = self._x
-            head = self._begun(message)
-            if x.late is None and not x.judged and x.plan.judges:
-                self.held = held = self._runtime.hold(x, message["status"], message.get("headers") or ())
-            if x.late is not None:
-                return self._refused(x.late)
-            if held is not None and held.waits:
-                self._head = head
-                return _nothing()
-            message = head
-        self._passed(message)
-        return self._send(message)
+        return self._started(message) if message["type"] == "http.response.start" else self._go(message)
 
     async def end(self) -> None:
         """The application returned: what is held now never became what it declared."""
@@ -91,6 +73,36 @@ class Judged:
         elif held is not None:
             self._settle(held)
 
+    def _started(self, message: Message) -> Awaitable[None]:
+        """The head of an answer comes."""
+        x, fields = self._x, list(message.get("headers") or ())
+        message = {**message, "headers": fields}
+        if x.late is None and not x.judged:
+            readable, length = x.plan.reading(message["status"], fields)
+            if readable is not None:
+                self.held = self._runtime.hold(x, message["status"], readable, length)
+        return self._begin(message)
+
+    def _begin(self, head: Message) -> Awaitable[None]:
+        """The finished head leaves, unless something is held until it was read."""
+        if self._x.late is not None:
+            return self._refused(self._x.late)
+        if self.held is not None and self.held.waits:
+            self._head = head
+            return _nothing()
+        return self._go(head)
+
+    def _read(self, held: Held, message: Message) -> Awaitable[None]:
+        """A message of an answer that somebody reads."""
+        if message["type"] != "http.response.body":
+            return self._interrupted(message)
+        enough = not held.take(message.get("body", b"")) or not message.get("more_body", False)
+        if held.waits:
+            return self._release(held, message) if enough or self._x.late is not None else _nothing()
+        if enough:
+            self._settle(held)
+        return self._go(message)
+
     def _settle(self, held: Held) -> None:
         self.held = None
         if self._x.late is None:
@@ -99,8 +111,7 @@ class Judged:
     async def _interrupted(self, message: Message) -> None:
         """Something else than its body comes after a head that is held."""
         await self.end()
-        self._passed(message)
-        await self._send(message)
+        await self._go(message)
 
     async def _release(self, held: Held, message: Message) -> None:
         """Judge what was held; its body goes on as one message, the last of those it came in."""
@@ -111,17 +122,12 @@ class Judged:
         if x.late is not None:
             await self._refused(x.late)
             return
-        self._passed(self._head)
-        await self._send(self._head)
-        self._passed(message)
-        await self._send(message)
+        await self._go(self._head)
+        await self._go(message)
 
-    def _begun(self, message: Message) -> Message:
-        """The head of the answer as it shall go on."""
-        return message
-
-    def _passed(self, message: Message) -> None:
-        """A message is about to go on."""
+    def _go(self, message: Message) -> Awaitable[None]:
+        """A message goes on."""
+        return self._send(message)
 
     async def _refused(self, verdict: Problem | Reply) -> None:
         """In place of the answer; the outer door writes the refusal."""
@@ -143,26 +149,31 @@ class Response(Judged):
         self.held = None
         self.status = self.bytes_out = self.overhead_ns = 0
 
-    def _begun(self, message: Message) -> Message:
+    def _started(self, message: Message) -> Awaitable[None]:
         x = self._x
         if x.late is None and x.reached and not x.confirmed and self._runtime.unconfirmed(x):
             x.late = UNCONFIRMED
         if x.late is not None:
-            return message
+            return self._refused(x.late)
         began = perf_counter_ns()
-        head = {**message, "headers": x.plan.finish_head(x, message["status"], list(message.get("headers") or ()))}
+        status, given = message["status"], message.get("headers")
+        fields, readable, length = x.plan.finish_head(x, status, given if type(given) is list else list(given or ()))
+        if readable is not None and not x.judged:
+            self.held = self._runtime.hold(x, status, readable, length)
         self.overhead_ns = perf_counter_ns() - began
-        return head
+        return self._begin({**message, "headers": fields})
 
-    def _passed(self, message: Message) -> None:
-        if message["type"] == "http.response.body":
+    def _go(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "http.response.body":
             self.bytes_out += len(message.get("body", b""))
-        if self.started:
-            if self._x.late is not None:
-                self._abort(self._x.late)
-        elif message["type"] == "http.response.start":
+        elif kind == "http.response.start" and not self.started:
             self.started = True
             self.status = message["status"]
+            return self._send(message)
+        if self._x.late is not None and self.started:
+            self._abort(self._x.late)
+        return self._send(message)
 
     async def refuse(self, verdict: Problem | Reply) -> None:
         """Answer with a refusal or an early answer instead of the application."""
@@ -298,7 +309,7 @@ class Handshake:
             self.status = 101 if message["type"] == "websocket.accept" else 403
             return message
         self.status = message["status"]
-        fields = self._x.plan.finish_head(self._x, self.status, list(message.get("headers") or ()))
+        fields, *_ = self._x.plan.finish_head(self._x, self.status, list(message.get("headers") or ()))
         return {**message, "headers": fields}
 
     async def refuse(self, verdict: Problem | Reply) -> None:

@@ -217,7 +217,7 @@ class InnerDoor:
             return self._refused(x, send)  # a middleware that tries again is refused again
         if x.walk is not None:
             return self._resumed(x, runtime, scope, receive, send)
-        if x.plan.judges and not x.websocket:
+        if x.plan.judge is not None and not x.websocket:
             return self._judged(x, runtime, scope, receive, send)
         return self.app(scope, receive, send)
 
@@ -234,7 +234,7 @@ class InnerDoor:
         await judge(x, runtime, suspended, receive, inside=True)
         if x.verdict is None:
             received = receive if x.websocket else outgoing(x, receive)
-            judged = x.plan.judges and not x.websocket
+            judged = x.plan.judge is not None and not x.websocket
             coming = self._judged(x, runtime, scope, received, send) if judged else self.app(scope, received, send)
             del scope
             await coming

@@ -8,11 +8,11 @@ Costs about 1 us per kB and field name on bodies that name one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict, problem
-from portalshield.rules.tenant_scan import Scan, TenantScan
+from portalshield.rules.tenant_scan import FOREIGN, UNCOVERED, TenantScan
 
 CAP_BYTES = 2_097_152
 _FOREIGN = problem("internal-error", why="foreign-tenant-in-response")
@@ -30,29 +30,29 @@ class ResponseGuardStage:
     def __init__(self, fields: tuple[str, ...]) -> None:
         self._scan = TenantScan(fields).scan
 
-    def wants(self, x: Exchange, status: int, fields: Collection[tuple[bytes, bytes]]) -> int:
-        """The length of a JSON answer to a principal of a tenant, if it is declared, bounded and not compressed.
+    def reads(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bool | None:
+        """JSON can be read unless it is coded or a part of something; None: no JSON. Names in any case, fields twice,
+        and what else an application may write."""
+        media = False
+        readable = status != _PARTIAL
+        for name, value in fields:
+            match name.lower():
+                case b"content-type":
+                    media = media or _is_json(value)
+                case b"content-encoding":
+                    readable = readable and value.lower() == b"identity"
+        return readable if media and status not in _BODYLESS else None
+
+    def wants(self, x: Exchange, readable: bool, length: bytes) -> int:
+        """The length of a JSON answer to a principal of a tenant, if it is declared, bounded and can be read.
 
         Any other JSON answer to one leaves `x.covered` False: it goes out unread.
         """
         principal = x.principal
-        if principal is None or principal.tenant is None or x.method == "HEAD" or status in _BODYLESS:
-            return 0
-        found = dict(fields)
-        length = found.get(b"content-length")
-        if found.get(b"content-type") != b"application/json" or length is None or b"content-encoding" in found:
-            # Names in upper case, fields twice, and what else an application may write.
-            if not any(_is_json(value) for name, value in fields if name.lower() == b"content-type"):
-                return 0
-            found = {name.lower(): value for name, value in fields}
-            length = found.get(b"content-length", b"")
-        if length == b"0":
+        if principal is None or principal.tenant is None or x.method == "HEAD" or length == b"0":
             return 0
         x.covered = False
-        coded = found.get(b"content-encoding", b"identity").lower() != b"identity"
-        if coded or status == _PARTIAL or not length.isdigit() or len(length) > _LONGEST:
-            return 0
-        declared = int(length)
+        declared = int(length) if readable and length.isdigit() and len(length) <= _LONGEST else 0
         return declared if declared <= CAP_BYTES else 0
 
     def judge(self, x: Exchange, body: bytes) -> Verdict:
@@ -61,8 +61,8 @@ class ResponseGuardStage:
         if principal is None or principal.tenant is None:
             return None
         found = self._scan(body, principal.tenant)
-        x.covered = found is not Scan.UNCOVERED
-        return _FOREIGN if found is Scan.FOREIGN else None
+        x.covered = found is not UNCOVERED
+        return _FOREIGN if found is FOREIGN else None
 
 
 def _is_json(content_type: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Iterable
 
     from portalshield.model.ending import Ending
     from portalshield.model.exchange import Exchange
@@ -60,8 +60,13 @@ class Guards(Protocol):
 class Judges(Protocol):
     """Reads a whole response of known length before it leaves."""
 
-    def wants(self, x: Exchange, status: int, fields: Collection[tuple[bytes, bytes]]) -> int:
-        """The declared length of a response that shall be read; 0: it goes on as it comes."""
+    def reads(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bool | None:
+        """Whether it could read an answer with this head; None: such an answer is none of its business. Remembered by
+        the status and all that `flow` keeps of a head."""
+
+    def wants(self, x: Exchange, readable: bool, length: bytes) -> int:
+        """The declared length of an answer that shall be read; 0: it goes on as it comes. Not asked where `reads` said
+        None."""
 
     def judge(self, x: Exchange, body: bytes) -> Verdict:
         """Decide about its body."""

@@ -17,7 +17,7 @@ from portalshield.rules.addressed import MAX_ID, as_id, same_id
 from portalshield.rules.strict_json import inner_needles, needs_no_escape, noting, occur, walk
 
 _BLANKS = b" \t\r\n\x1e"
-_BACKSLASH = 0x5C  # as an integer: faster to find than as bytes
+_BACKSLASH, _NUL = 0x5C, 0  # as integers: faster to find than as bytes; UTF-16 has zeros
 
 
 class Scan(Enum):
@@ -26,6 +26,10 @@ class Scan(Enum):
     UNCOVERED = "uncovered"
     OWN = "own"
     FOREIGN = "foreign"
+
+
+UNCOVERED, OWN, FOREIGN = Scan
+"""As names of the module: looking up a member costs as much as all the comparisons."""
 
 
 class TenantScan:
@@ -44,13 +48,13 @@ class TenantScan:
     def scan(self, body: bytes, tenant: str) -> Scan:
         """Judge one body. A text that names a tenant field and cannot be parsed counts as foreign."""
         found = self._members(body)
-        if self._hides(body):
+        if _NUL in body or (_BACKSLASH in body and self._hides(body)):
             return self._parsed(body, tenant, len(body))
         if not found:
-            return Scan.UNCOVERED
+            return UNCOVERED
         own = tenant.encode()
         # One own id behind every name: any other value leads to the parser.
-        return Scan.OWN if own and found.count(own) == len(found) else self._parsed(body, tenant, len(found))
+        return OWN if own and found.count(own) == len(found) else self._parsed(body, tenant, len(found))
 
     def names_only(self, body: bytes, tenant: str) -> bool:
         """A JSON text in UTF-8 has no member of these names but the own tenant's; False: look closer.
@@ -66,19 +70,17 @@ class TenantScan:
         return b"\\u" in body or (b'\\"' in body and occur(self._inner, body))
 
     def _hides(self, body: bytes) -> bool:
-        """A name may stand in the text by another spelling: a letter of it as an escape, or all of it in UTF-16."""
-        if b"\\" in body and (not self._is_plain or (b"\\u" in body and self._escape_of_a_name(body))):
-            return True
-        return b"\0" in body
+        """A letter of a name may stand in the text as an escape."""
+        return not self._is_plain or (b"\\u" in body and self._escape_of_a_name(body) is not None)
 
     def _parsed(self, body: bytes, tenant: str, shown: int) -> Scan:
         try:
             found = [value for value in self._values(body, shown) if value is not None]
         except (ValueError, RecursionError):
-            return Scan.FOREIGN
+            return FOREIGN
         if not found:
-            return Scan.UNCOVERED
-        return Scan.OWN if all(_is_own(value, tenant) for value in found) else Scan.FOREIGN
+            return UNCOVERED
+        return OWN if all(_is_own(value, tenant) for value in found) else FOREIGN
 
     def _values(self, body: bytes, shown: int) -> list[Any]:
         """What stands under the names; `shown`: how often one of them was seen in the text."""

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 
 class Response:
-    """The way out of one request: the head is finished as it passes, blocks go one by one, a late verdict wins."""
+    """The way out of one request: the head is finished as it passes, blocks go one by one, a late verdict wins.
+
+    What a judge may refuse is held back, from its head to its last block, and then goes on as it came, or is replaced.
+    """
 
     def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse) -> None:
         self._x = x
         self._runtime = runtime
         self._start_response = start_response
         self._iterator: Iterator[bytes] | None = None
+        self._held: Held | None = None
+        self._ready: bytes | None = None
         self._done = False
         self._started = False
         self._sent = False
@@ -43,26 +48,39 @@ class Response:
         self.token: Any = None
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        """What the application calls as `start_response`."""
+        """What the application calls as `start_response`; a second time if it failed before its answer left."""
         if self._replaced:
             return self.write
         began = perf_counter_ns()
         x = self._x
         if x.late is None and x.reached and not x.confirmed and self._runtime.unconfirmed(x):
             x.late = UNCONFIRMED
+        code = self._status = int(status[:3])
+        self._held = None
+        if x.late is None:
+            finished, readable, length = x.plan.finish_text(x, code, headers)
+            if readable is not None:
+                self._held = self._runtime.hold(x, code, readable, length)
         if x.late is not None:
             self._replace(x.late, exc_info)
             return self.write
-        self._status = int(status[:3])
         if self._answered is not None:
-            self._answered.begin(self._status, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers])
-        headers = x.plan.finish_text(x, self._status, headers)
+            self._answered.begin(code, [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers])
         self._overhead_ns += perf_counter_ns() - began
-        self._write = self._begin(status, headers, exc_info)
+        if self._held is not None and self._held.waits:
+            self._head = status, finished, exc_info
+        else:
+            self._write = self._begin(status, finished, exc_info)
         return self.write
 
     def write(self, data: bytes) -> None:
         """What `start_response` returned to the application; what an answer that was replaced writes goes nowhere."""
+        held = self._held
+        if held is not None and held.take(data) and held.waits:
+            return
+        if held is not None and held.left <= 0:
+            self._settle(held)
+            data = held.body if held.waits else data
         if self._admits():
             self._leaves(data)
             self._write(data)
@@ -75,6 +93,13 @@ class Response:
             self.finish()
         return [self._body]
 
+    def read(self) -> None:
+        """granian takes a head only while the application is being called, so what is held is judged at once."""
+        held = self._held
+        if held is not None and held.waits:
+            self._iterator = iter(self.blocks)
+            self._ready = self._collected(held, self._iterator)
+
     def rescued(self, error: Exception) -> Iterable[bytes]:
         """What is answered instead, when the application raised on being called."""
         try:
@@ -86,6 +111,8 @@ class Response:
 
     def handed_over(self) -> None:
         """The server sends the body by itself."""
+        if self._held is not None:
+            self._settle(self._held)
         if self._answered is not None:
             self._answered.unread()
             self._conclude(whole=True)
@@ -142,18 +169,53 @@ class Response:
 
     def _advance(self) -> bytes:
         """The application's next block; none where its answer is replaced while it makes one."""
+        if self._ready is not None:
+            ready, self._ready = self._ready, None
+            return ready
         try:
             if self._iterator is None:
                 self._iterator = iter(self.blocks)
-            return next(self._iterator)
+            block = next(self._iterator)
+            held = self._held  # the application may call `start` only when its first block is asked for
+            return block if held is None else self._read(held, block)
         except StopIteration:
             if self._replaced:
                 return b""
+            if self._held is not None:
+                self._settle(self._held)
             self._conclude(whole=True)
             raise
         except Exception as error:
             self._crashed(error)
             return b""
+
+    def _read(self, held: Held, block: bytes) -> bytes:
+        """A block of an answer that somebody reads; all of it, where it waits for that."""
+        enough = not held.take(block) or held.left == 0
+        if held.waits:
+            return self._collected(held, () if enough or self._iterator is None else self._iterator)
+        if enough:
+            self._settle(held)
+        return block
+
+    def _collected(self, held: Held, blocks: Iterable[bytes]) -> bytes:
+        for block in blocks:
+            if not held.take(block):
+                break
+        self._settle(held)
+        return held.body
+
+    def _settle(self, held: Held) -> None:
+        """Judge what was read; a head that waited goes out now, or a refusal in its place."""
+        x, self._held = self._x, None
+        if x.late is None:
+            self._runtime.settle(x, held)
+        if held.waits:
+            status, headers, exc_info = self._head
+            if x.late is not None:
+                self._replace(x.late, exc_info)
+            else:
+                self._write = self._begin(status, headers, exc_info)
 
     def _admits(self) -> bool:
         """False, and the answer replaced, if the request was refused after it began. A server that has sent the head
@@ -185,7 +247,7 @@ class Response:
         return body
 
     def _replace(self, verdict: Problem | Reply, exc_info: Any) -> None:
-        self._replaced = True
+        self._replaced, self._held = True, None
         self._status, fields, self._body = self._runtime.refuse(self._x, verdict)
         self._conclude(whole=False)
         self._bytes_out += len(self._body)
@@ -235,102 +297,6 @@ class _Nested:
             yield
         finally:
             CURRENT.set(before)
-
-
-class Judged:
-    """Between the application and the way out, for an answer that has judges: what they want to read is held back, from
-    its head to its last block, and then goes on as it came, or is refused."""
-
-    __slots__ = (
-        "_blocks",
-        "_head",
-        "_held",
-        "_iterator",
-        "_ready",
-        "_runtime",
-        "_start_response",
-        "_write",
-        "_x",
-        "close",
-    )
-
-    def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse) -> None:
-        self._x = x
-        self._runtime = runtime
-        self._start_response = start_response
-        self._blocks: Iterable[bytes] = ()
-        self._iterator: Iterator[bytes] | None = None
-        self._held: Held | None = None
-        self._head: tuple[Any, ...] = ()
-        self._write: Callable[[bytes], object] | None = None
-        self._ready: bytes | None = None
-        self.close: Callable[[], object] = _nothing
-
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        """What the application calls as `start_response`; a second time if it failed before its answer left."""
-        x = self._x
-        self._held, self._head = None, (status, headers, exc_info)
-        if x.late is None and self._write is None:
-            fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            self._held = self._runtime.hold(x, int(status[:3]), fields)
-            if self._held is not None:
-                return self.write
-        self._write = self._start_response(*self._head)
-        return self._write
-
-    def write(self, data: bytes) -> None:
-        """What `start_response` returned to the application."""
-        if self._held is not None:
-            if self._held.take(data):
-                return
-            data = self.release()
-        if self._write is not None:
-            self._write(data)
-
-    def over(self, blocks: Iterable[bytes]) -> Iterable[bytes]:
-        """The application's blocks, once they were judged; themselves, where nothing is held that has begun."""
-        if self._held is None and self._write is not None:
-            return blocks
-        self._blocks = blocks
-        self.close = getattr(blocks, "close", _nothing)
-        if self._held is not None:
-            # granian takes a head only while the application is being called, so what is held is judged at once.
-            self._iterator = iter(blocks)
-            self._ready = self._judged(self._iterator, next(self._iterator, None))
-        return self
-
-    def release(self) -> bytes:
-        """Judge what is held; the head goes out, and what came of the body is handed over."""
-        held, self._held = self._held, None
-        if held is None:
-            return b""
-        if self._x.late is None:
-            self._runtime.settle(self._x, held)
-        # A refusal is in `x.late` now: the way out answers with it instead.
-        self._write = self._start_response(*self._head)
-        return held.body
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            return ready
-        if self._iterator is None:
-            self._iterator = iter(self._blocks)
-        block = next(self._iterator, None)
-        if self._held is not None:
-            # The application may call `start` only when its first block is asked for.
-            return self._judged(self._iterator, block)
-        if block is None:
-            raise StopIteration
-        return block
-
-    def _judged(self, blocks: Iterator[bytes], block: bytes | None) -> bytes:
-        while block is not None and self._held is not None and self._held.take(block):
-            block = next(blocks, None)
-        return self.release()
 
 
 def _nothing() -> None:

@@ -22,7 +22,7 @@ from portalshield.runtime import (
     judged_already,
 )
 from portalshield.wire import reason
-from portalshield.wsgi.answers import Judged, Response, apart
+from portalshield.wsgi.answers import Response, apart
 from portalshield.wsgi.bodies import admit_body, announces
 from portalshield.wsgi.fields import EnvironHeaders, measured, path_of
 from portalshield.wsgi.walking import judge
@@ -61,18 +61,14 @@ class WsgiDoor:
         if x.walk is None:
             admit_body(x)
         x.entered_ns = perf_counter_ns()
-        judging = Judged(x, runtime, response.start) if x.plan.judges else None
         try:
-            response.blocks = self.app(x.native, response.start if judging is None else judging.start)
+            response.blocks = self.app(x.native, response.start)
             file_wrapper = x.native.get("wsgi.file_wrapper") if x.native is not None else None
             if x.late is None and isinstance(file_wrapper, type) and isinstance(response.blocks, file_wrapper):
                 # The server recognises its own wrapper by type and sends the file itself.
-                if judging is not None:
-                    judging.release()
                 response.handed_over()
                 return response.blocks
-            if judging is not None:
-                response.blocks = judging.over(response.blocks)
+            response.read()
         except Exception as error:
             return apart(response.rescued(error), x, token)
         except BaseException:
