@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import fastapi.routing
 import flask
 import pytest
 from doors import AsgiDoor, WsgiDoor
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -232,6 +234,69 @@ def test_included_routers_serve_as_ever() -> None:
         assert door.request("GET", "/tenants/north/clients/3").json == {"tenant": "north", "number": 3}
         assert door.request("GET", "/v1/tenants/north/clients/4").json == {"tenant": "north", "number": 4}
         assert door.request("GET", "/tenants/first/clients/5").json == {"first": 5}
+
+
+class CountingApiRoute(APIRoute):
+    """The same for FastAPI."""
+
+    def matches(self, scope: Any) -> Any:
+        """As ever."""
+        Counting.asked.append(self.path)
+        return super().matches(scope)
+
+
+CountingApiRoute.matches.__module__ = APIRoute.matches.__module__
+
+
+def included(routes: int) -> tuple[FastAPI, APIRouter]:
+    """An application whose routes are included, twice deep."""
+    app, outer, inner = FastAPI(), APIRouter(prefix="/outer"), APIRouter(route_class=CountingApiRoute)
+    for number in range(routes):
+
+        @inner.get(f"/clients{number}/{{name}}")
+        @public
+        async def client(name: str, request: Request) -> dict[str, Any]:
+            return {"name": name, "path": request.url.path, "of": str(request.url_for("client", name="b"))}
+
+    outer.include_router(inner, prefix="/inner")
+    app.include_router(outer)
+    return app, inner
+
+
+def test_included_routers_ask_only_the_route_that_was_found() -> None:
+    """However many there are; FastAPI from 0.137 asks once more for each router around it."""
+    app, _ = included(20)
+    door = shielded(app)
+    told = door.request("GET", "/outer/inner/clients19/a").json
+    assert told == {"name": "a", "path": "/outer/inner/clients19/a", "of": "http://portal.example.com/outer/inner/clients0/b"}
+    Counting.asked.clear()
+    assert door.request("GET", "/outer/inner/clients19/a").json == told
+    assert len(set(Counting.asked)) == 1
+    assert len(Counting.asked) <= 3
+    assert door.request("POST", "/outer/inner/clients19/a").status == 405
+
+
+def test_a_late_route_of_an_included_router_is_found() -> None:
+    """What was known of the router is forgotten when it grows, where FastAPI itself serves such a route."""
+    app, inner = included(3)
+    door = shielded(app)
+    assert door.request("GET", "/outer/inner/clients0/a").status == 200
+    before = door.request("GET", "/outer/inner/late").status
+
+    @inner.get("/late")
+    @public
+    async def late() -> dict[str, str]:
+        return {"late": "yes"}
+
+    served = any(getattr(context, "path", "") == "/outer/inner/late" for context in contexts_of(app))
+    assert door.request("GET", "/outer/inner/late").status == (200 if served else before)
+    assert door.request("GET", "/outer/inner/clients0/a").status == 200
+
+
+def contexts_of(app: FastAPI) -> list[Any]:
+    """All effective routes, where FastAPI lists them."""
+    listing = getattr(fastapi.routing, "iter_route_contexts", None)
+    return list(listing(app.routes)) if listing is not None else list(app.routes)
 
 
 def test_a_route_that_was_replaced_serves_nothing_unjudged() -> None:

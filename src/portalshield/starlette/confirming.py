@@ -1,0 +1,165 @@
+"""The route that runs is the one that was judged: routers are led there, routes confirm, and a self-test proves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Router
+
+from portalshield.asgi.messages import Receive, Scope, Send
+from portalshield.context import CURRENT, INSTALLED, MARK
+from portalshield.model.exchange import Exchange
+from portalshield.model.setting import ConfigurationProblem
+from portalshield.runtime import UNCONFIRMED
+from portalshield.starlette.listing import Handle, Listed
+
+if TYPE_CHECKING:
+    from portalshield.starlette.table import StarletteTable
+
+
+class Probe(Exchange):
+    """An exchange of the start-up self-test: it confirms and goes no further."""
+
+
+def confirm(target: BaseRoute) -> None:
+    """Make a route's `handle` compare what really matched with what the policy was applied to; once per route."""
+    if getattr(target.handle, INSTALLED, False):
+        return
+    handle: Handle = target.handle
+
+    def confirming(scope: Scope, receive: Receive, send: Send) -> Any:
+        # A middleware that builds a new scope loses the mark; the context has it still.
+        x = scope.get(MARK) or CURRENT.get()
+        if x is None:
+            return handle(scope, receive, send)
+        if (
+            x.late is not None
+            or x.walk is not None
+            or x.endpoint is not scope.get("endpoint")
+            or x.arguments != scope.get("path_params")
+        ):
+            x.late = x.late or UNCONFIRMED
+            return _nothing()
+        x.confirmed = True
+        return handle(scope, receive, send) if type(x) is not Probe else _nothing()
+
+    setattr(confirming, INSTALLED, True)
+    target.handle = confirming  # type: ignore[method-assign]
+
+
+async def _nothing() -> None:
+    """In place of a handler that must not run."""
+
+
+def reach(router: Router) -> None:
+    """Make a router tell that a request arrived, and ask no other route than the one that the table found."""
+    if getattr(router.middleware_stack, INSTALLED, False):
+        return
+    stack = router.middleware_stack
+    key = id(router)
+    plain = stack == router.app
+
+    def reaching(scope: Scope, receive: Receive, send: Send) -> Any:
+        x = scope.get(MARK) or CURRENT.get()
+        if x is None:
+            return stack(scope, receive, send)
+        x.reached = True
+        way, routes = x.ways.get(key), router.routes
+        # A route may have been replaced since the table was made.
+        if way is not None and x.served and plain and way.at < len(routes) and routes[way.at] is way.route:
+            if "router" not in scope:
+                scope["router"] = router
+            return way.app(scope, receive, send)
+        return stack(scope, receive, send)
+
+    setattr(reaching, INSTALLED, True)
+    router.middleware_stack = reaching
+
+
+class WatchedScope(dict[str, Any]):
+    """The scope of a request that no known route serves: refuses when a router chooses an endpoint all the same."""
+
+    def __init__(self, scope: Mapping[str, Any], x: Exchange, mounts: set[int]) -> None:
+        super().__init__(scope)
+        self._x = x
+        self._mounts = mounts
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """A router writes what it chose."""
+        chosen = dict(*args, **kwargs)
+        endpoint = chosen.get("endpoint")
+        if endpoint is not None and id(endpoint) not in self._mounts:
+            self._x.late = UNCONFIRMED
+            raise LookupError("a route that the table does not know")
+        super().update(chosen)
+
+
+def unproven(table: StarletteTable, app: Starlette) -> Iterator[ConfigurationProblem]:
+    """The start-up self-test: sends a probe through the application's router for each route; it must confirm.
+
+    Only routing runs, no middleware and no handler. Routes behind a mounted application with middleware of its own
+    are left out: their `handle` is wrapped all the same.
+    """
+    for entry in table.entries:
+        route = entry.listed.route
+        path = _sample(entry.listed)
+        if entry.boundary or path is None:
+            continue
+        method = min(route.methods) if route.methods else "GET"
+        probe = Probe()
+        probe.websocket = route.kind == "websocket"
+        probe.method, probe.path = method, path
+        scope: Scope = {
+            "type": "websocket" if probe.websocket else "http",
+            "method": method,
+            "path": path,
+            "root_path": "",
+            "query_string": b"",
+            "headers": [],
+            "app": app,
+            MARK: probe,
+        }
+        probe.native = scope
+        table.find(probe)
+        if (probe.served and not _dispatch(app.router, scope)) or probe.late is not None:
+            yield ConfigurationProblem(
+                "PS-WIRE-001",
+                "routes",
+                f"{route.template} does not confirm.",
+                "Its router is not one that can be read.",
+            )
+
+
+def _dispatch(router: Router, scope: Scope) -> bool:
+    """Run the router up to the probe's confirmation, without an event loop: routing never waits."""
+    probe = cast(Probe, scope[MARK])
+    coroutine = router.app(scope, _never, _never)
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return probe.confirmed
+    except Exception:
+        return probe.confirmed or not probe.reached
+    coroutine.close()
+    return True
+
+
+async def _never(*_: Any) -> Any:
+    raise RuntimeError("a probe neither receives nor sends")
+
+
+_SAMPLES = ("a", "1", "1.5", "00000000-0000-4000-8000-000000000000", "2026-01-01", "a.b")
+
+
+def _sample(listed: Listed) -> str | None:
+    """A path that the route matches; None where a convertor is not one that we can guess for."""
+    path = listed.route.template
+    for name, convertor in listed.convertors.items():
+        text = next((text for text in _SAMPLES if re.fullmatch(convertor.regex, text)), None)
+        if text is None:
+            return None
+        path = path.replace("{" + name + "}", text)
+    return path if listed.regex.match(path) else None

@@ -1,0 +1,150 @@
+"""Finds the route that the application's own routers will choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from starlette._utils import get_route_path
+from starlette.applications import Starlette
+
+from portalshield.flow import Plan
+from portalshield.model.exchange import Exchange
+from portalshield.model.setting import ConfigurationError, ConfigurationProblem
+from portalshield.plan import Build, unserved_plans
+from portalshield.policies import PolicyRow, compile_rows
+from portalshield.routes import Row, SegmentIndex, tell
+from portalshield.starlette.confirming import WatchedScope, confirm, reach, unproven
+from portalshield.starlette.listing import Listed, Listing, router_lists
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    listed: Listed
+    row: Row
+    boundary: bool
+    """Nothing behind this mount serves the path."""
+
+
+class StarletteTable:
+    """Finds the route that the application's own routers will choose. Relists when a route was added."""
+
+    by_path_alone = True
+
+    def __init__(self, app: Starlette, b: Build, rows: list[PolicyRow]) -> None:
+        self._app = app
+        self._build = b
+        self._rows = rows
+        self.strict, self._public = unserved_plans(b)
+        self.problems = self.relist()
+
+    def relist(self) -> list[ConfigurationProblem]:
+        """Read the routes anew, compile their plans and make each of them confirm."""
+        self.listing = listing = Listing(self._app)
+        compiled, problems = compile_rows(self._build, self._rows, [item.route for item in listing.listed])
+        self._index: SegmentIndex[_Entry] = SegmentIndex()
+        self.entries: list[_Entry] = []
+        for item, row in zip(listing.listed, compiled, strict=True):
+            entry = _Entry(item, row, item.route.kind == "mount" and item.route.key is None)
+            self._index.add(item.route.segments, entry)
+            self.entries.append(entry)
+            if not entry.boundary:
+                confirm(item.target)
+        for router in listing.routers:
+            reach(router)
+        self._shape = listing.shape()
+        self._lists = list(router_lists(listing.routers))
+        self._lengths = tuple(map(len, self._lists))
+        problems += [
+            ConfigurationProblem(
+                "PS-ROUTE-001", "routes", f"a {name} route cannot be read.", "Serve it as its own app."
+            )
+            for name in listing.unread
+        ]
+        return problems
+
+    def listed(self) -> list[Row]:
+        """Every route with its plans, in the order of precedence."""
+        return [entry.row for entry in self.entries if not entry.boundary]
+
+    def plans(self) -> Iterator[Plan]:
+        """Those of every method of every route."""
+        return (plan for row in self.listed() for plan in row.plans.values())
+
+    def fresh(self) -> bool:
+        """No router has more or fewer routes than at the last look."""
+        lists = self._lists
+        if len(lists) == 1:  # no router in a router
+            return len(lists[0]) == self._lengths[0]
+        return self._lengths == tuple(map(len, lists))
+
+    def find(self, x: Exchange) -> Plan:
+        """The plan of the route that will serve this request."""
+        if not self.fresh():
+            self._relisted()
+        path = get_route_path(x.native) if x.native.get("root_path") else x.path
+        plan = self._match(x, path)
+        if plan is None and self.listing.shape() != self._shape:
+            self._relisted()
+            plan = self._match(x, path)
+        return plan or self._unserved(x, path)
+
+    def _relisted(self) -> None:
+        """A route came late. What is wrong with it nobody stops the start for any more: it refuses every request."""
+        self.problems = self.relist()
+        tell(self.problems)
+
+    def _match(self, x: Exchange, path: str) -> Plan | None:
+        partial: tuple[_Entry, Mapping[str, str]] | None = None
+        wanted = "websocket" if x.websocket else "http"
+        for entry in self._index.candidates(path):
+            route = entry.listed.route
+            if route.kind not in (wanted, "mount"):
+                continue
+            found = entry.listed.regex.match(path)
+            if found is None:
+                continue
+            if entry.boundary:
+                break
+            if route.methods is None or x.websocket or x.method in route.methods:
+                self._apply(x, entry, found.groupdict())
+                x.served = True
+                return entry.row.plan("GET" if x.websocket else x.method)
+            partial = partial or (entry, found.groupdict())
+        if partial is None:
+            return None
+        self._apply(x, *partial)
+        return self._misspelt(partial[0])
+
+    def _apply(self, x: Exchange, entry: _Entry, params: Mapping[str, str]) -> None:
+        listed = entry.listed
+        x.template = listed.route.template
+        x.endpoint = listed.route.key
+        x.opaque = listed.route.kind == "mount"
+        x.ways = listed.ways
+        if params:
+            if listed.route.kind == "mount":
+                params = {name: text for name, text in params.items() if name != "path"}
+            x.params = params
+            x.arguments = {name: listed.convertors[name].convert(text) for name, text in params.items()}
+
+    def _misspelt(self, entry: _Entry) -> Plan:
+        """A wrong method or slash of a public route is told about; of any other only to a principal."""
+        return self._public if any(plan.policy.public for plan in entry.row.plans.values()) else self.strict
+
+    def _unserved(self, x: Exchange, path: str) -> Plan:
+        x.native = WatchedScope(x.native, x, self.listing.mounts)
+        other = path.rstrip("/") if path.endswith("/") else path + "/"
+        for entry in self._index.candidates(other) if path != "/" else ():
+            if not entry.boundary and entry.listed.regex.match(other):
+                return self._misspelt(entry)
+        return self.strict
+
+
+def tabulate(app: Starlette, b: Build, rows: list[PolicyRow]) -> tuple[StarletteTable, Plan]:
+    """The table of an application, proven: every route that can be reached confirms."""
+    table = StarletteTable(app, b, rows)
+    problems = table.problems or [*unproven(table, app)]
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    return table, table.strict
