@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
+from weakref import ref
 
 from flask import Flask, Request, Response, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed, SecurityError
 from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule, WebsocketMismatch
@@ -15,7 +17,7 @@ from werkzeug.routing import MapAdapter, RequestRedirect, Rule, WebsocketMismatc
 from portalshield.context import CURRENT, INSTALLED, MARK, current_principal
 from portalshield.context import payload as payload
 from portalshield.flow import Plan
-from portalshield.model.exchange import Exchange
+from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.model.policy import terms_of, terms_of_view
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
@@ -23,10 +25,11 @@ from portalshield.plan import Build, unserved_plans
 from portalshield.policies import PolicyRow, compile_rows
 from portalshield.protection import Protected
 from portalshield.routes import Route, Row, tell
+from portalshield.rules.media_types import parse_media_type
 from portalshield.rules.patterns import PARAMETER, REST
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
 from portalshield.wsgi import WsgiDoor
-from portalshield.wsgi.bodies import BodyRefusedError, admit_body
+from portalshield.wsgi.bodies import BodyRefusedError, admit_body, holds_body
 from portalshield.wsgi.fields import path_of
 from portalshield.wsgi.walking import judge
 
@@ -63,13 +66,13 @@ def install(app: Flask, shield: Protected) -> None:
         return opened[0]
 
     app.wsgi_app = WsgiDoor(app.wsgi_app, open_runtime)  # type: ignore[method-assign]
-    app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(opened, inside=inside))
+    app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(app, opened, inside=inside))
     _reach(app)
     _route_once(app)
     _replace_default_page(app)
 
 
-def _enter(opened: list[Runtime], *, inside: bool) -> Response | None:
+def _enter(app: Flask, opened: list[Runtime], *, inside: bool) -> Response | None:
     """The inner door: finish a suspended walk, then confirm the rule; a verdict is left for the outer door to write."""
     at = _request()
     x = _exchange(at)
@@ -86,6 +89,8 @@ def _enter(opened: list[Runtime], *, inside: bool) -> Response | None:
     if x.late is not None:
         return Response(status=500)
     x.confirmed = True
+    if x.json is not UNREAD and "_cached_json" not in vars(at):
+        at._cached_json = _Judged(app, x, at)
     return None
 
 
@@ -108,6 +113,43 @@ def _confirmed(x: Exchange, at: Request) -> bool:
     # A url_value_preprocessor may take arguments away; what is there must be what was judged.
     return given == x.arguments or all(
         name in x.arguments and x.arguments[name] == value for name, value in (given or {}).items()
+    )
+
+
+class _Judged(tuple[Any, Any]):
+    """Stands where a request keeps the JSON that it has parsed: once somebody asks for that, it is the value that was
+    judged, if `get_json` would read this very body with the standard parser, which finds the same value."""
+
+    _app: Flask
+    _x: Exchange
+    _at: ref[Request]
+
+    def __new__(cls, app: Flask, x: Exchange, at: Request) -> _Judged:
+        """For one request, which keeps it: it does not keep the request."""
+        self = super().__new__(cls, (..., ...))
+        self._app, self._x, self._at = app, x, ref(at)
+        return self
+
+    def __getitem__(self, silent: Any) -> Any:
+        """The value, or the mark of one that was not parsed yet."""
+        at, x = self._at(), self._x
+        if at is None or not _would_parse_the_same(self._app, x, at):
+            return ...
+        at._cached_json = (x.json, x.json)
+        return x.json
+
+
+def _would_parse_the_same(app: Flask, x: Exchange, at: Request) -> bool:
+    environ, most = at.environ, at.max_content_length
+    media = parse_media_type(environ.get("CONTENT_TYPE", "").encode("latin-1"))
+    return (
+        media is not None
+        and media.type == "application"
+        and media.is_json
+        and at.json_module is app.json
+        and type(app.json).loads is DefaultJSONProvider.loads
+        and (most is None or x.body is None or len(x.body) <= most)
+        and holds_body(environ, x.body)
     )
 
 

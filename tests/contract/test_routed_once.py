@@ -268,7 +268,11 @@ def test_included_routers_ask_only_the_route_that_was_found() -> None:
     app, _ = included(20)
     door = shielded(app)
     told = door.request("GET", "/outer/inner/clients19/a").json
-    assert told == {"name": "a", "path": "/outer/inner/clients19/a", "of": "http://portal.example.com/outer/inner/clients0/b"}
+    assert told == {
+        "name": "a",
+        "path": "/outer/inner/clients19/a",
+        "of": "http://portal.example.com/outer/inner/clients0/b",
+    }
     Counting.asked.clear()
     assert door.request("GET", "/outer/inner/clients19/a").json == told
     assert len(set(Counting.asked)) == 1

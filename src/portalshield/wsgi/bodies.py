@@ -81,6 +81,18 @@ def admit_body(x: Exchange) -> None:
         environ["wsgi.input"] = _Guarded(x, judges, environ["wsgi.input"])
 
 
+def holds_body(environ: WSGIEnvironment, body: bytes | None) -> bool:
+    """Whoever reads the input gets this body, from its first byte to its last: nobody on the way has changed it."""
+    source = environ.get("wsgi.input")
+    return (
+        body is not None
+        and type(source) is io.BytesIO
+        and source.tell() == 0
+        and source.getvalue() == body
+        and environ.get("CONTENT_LENGTH") == str(len(body))
+    )
+
+
 def announces(environ: WSGIEnvironment) -> bool:
     """HTTP/1 says that a body follows or has none (RFC 9112, 6.3); later versions may send one without saying."""
     return str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1.")
