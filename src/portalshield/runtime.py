@@ -58,6 +58,9 @@ _TWO_CREDENTIALS = problem(
     why="two-authorization",
     fields=((b"www-authenticate", b'Bearer error="invalid_request"'),),
 )
+_FORWARDED = frozenset((b"x-forwarded-for", b"forwarded"))
+_UNUSUAL = _FORWARDED | {b"transfer-encoding"}
+_COMMA = 0x2C  # as an integer: faster to find than as bytes
 BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
 """A body of these has no meaning of its own (RFC 9110, 9.3): without an announced length none is expected."""
 _POOL = 4096
@@ -141,6 +144,7 @@ class Runtime:
                 self.known.clear()
             # What was found for this very spelling before was sane then; a mounted path is only a part of one.
             found = None if x.rest or x.websocket else self.known.get((x.method, x.path, x.raw_path))
+            usual = headers.disjoint(_UNUSUAL)
             if (
                 found is None
                 or doubles
@@ -149,8 +153,8 @@ class Runtime:
                 or len(x.path) + len(x.query) > MAX_URL_BYTES
                 or (x.query and x.query.count(b"&") >= MAX_PARAMETERS)
                 or headers.get(b"host") not in self.good_hosts
-                or b"transfer-encoding" in headers
-                or b"," in (headers.get(b"authorization") or b"")
+                or not usual
+                or _COMMA in (headers.get(b"authorization") or b"")
             ):
                 verdict = None if found is not None else ambiguous(x, self.table)
                 verdict = verdict or oversized(x, fields, field_bytes)
@@ -158,10 +162,10 @@ class Runtime:
                 if verdict is not None:
                     x.layer = "request"
                     return verdict
-            if self.trusted is not None or b"x-forwarded-for" in headers or b"forwarded" in headers:
-                self._address(x)
-            else:
+            if self.trusted is None and (usual or headers.disjoint(_FORWARDED)):
                 x.address = x.peer or "local"
+            else:
+                self._address(x)
             x.address_key = limit_key(x.address)
             if found is None:
                 x.plan = self._find(x)

@@ -72,6 +72,8 @@ async def judge(x: Exchange, runtime: Runtime, walk: Any, receive: Receive, *, i
 
 async def answer_to(x: Exchange, runtime: Runtime, need: Need, receive: Receive) -> Answer:
     match need:
+        case ReadBody():
+            return await read_body(receive, need.limit, runtime.settings.body.read_timeout, need.until)
         case Hit():
             return await runtime.store.ahit(need)
         case GiveBack():
@@ -80,8 +82,6 @@ async def answer_to(x: Exchange, runtime: Runtime, need: Need, receive: Receive)
             return await runtime.records.aclaim(need)
         case Settle():
             return await runtime.records.asettle(need)
-        case ReadBody():
-            return await read_body(receive, need.limit, runtime.settings.body.read_timeout, need.until)
         case FetchKeys():
             keys = runtime.keys.get(need.issuer)
             if keys is None or await keys.refresh(need.kid):

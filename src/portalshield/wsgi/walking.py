@@ -54,6 +54,8 @@ def judge(x: Exchange, runtime: Runtime, judged: Any, *, inside: bool = False) -
 
 def answer_to(x: Exchange, runtime: Runtime, need: Need) -> Answer:
     match need:
+        case ReadBody():
+            return read_body(x.native, need.limit, need.until)
         case Hit():
             return runtime.store.hit(need)
         case GiveBack():
@@ -62,8 +64,6 @@ def answer_to(x: Exchange, runtime: Runtime, need: Need) -> Answer:
             return runtime.records.claim(need)
         case Settle():
             return runtime.records.settle(need)
-        case ReadBody():
-            return read_body(x.native, need.limit, need.until)
         case FetchKeys():
             keys = runtime.keys.get(need.issuer)
             fresh = keys is None or keys.refresh_sync(need.kid)
