@@ -26,6 +26,7 @@ from apps import (
     flask_app,
     get_request,
     handed_over_app,
+    portal_app,
     post_request,
     with_cors,
 )
@@ -106,6 +107,7 @@ def measured(bench: Bench, rounds: int, spaced_rounds: int) -> Report:
         pieces.guarded(bench, rounds),
         pieces.flood(bench, rounds),
         pieces.sizes(bench, rounds),
+        portal(bench, rounds),
         telemetry_pieces.telemetry(rounds),
         bodies.strict_json(rounds),
         bodies.uploads(rounds),
@@ -114,6 +116,20 @@ def measured(bench: Bench, rounds: int, spaced_rounds: int) -> Report:
         bars += more_bars
     note = f"Figures are CPU time; POST bodies have {len(BODY)} bytes. Only ratios of one run travel to other machines."
     return Report("portalshield benchmarks", tuple(rows), tuple(bars), (note,))
+
+
+def portal(bench: Bench, rounds: int) -> tuple[list[Row], list[Bar]]:
+    """Among sixty routes the shield gives back what it takes: the application does not look for the route again."""
+    request = get_request()
+    variants = [
+        bench.plain("bare", portal_app(), request),
+        bench.plain("cors only", with_cors(portal_app()), request),
+        bench.shielded("shielded", portal_app(), request),
+    ]
+    found = back_to_back(variants, rounds=rounds // 2, batch=BATCH)
+    rows, _ = compared("FastAPI GET among 60 routes", found, ())
+    ratio = round(found["shielded"].middle / found["bare"].middle, 3)
+    return rows, [Bar("portal", "portal: FastAPI GET among 60 routes, shielded / bare", ratio, 1.0, interim=True)]
 
 
 def growth(name: str, busy: Mapping[str, Series], idle: Mapping[str, Series]) -> Bar:
