@@ -67,6 +67,14 @@ def test_ordinary_documents_pass(text: str) -> None:
     assert repr(parsed(text.encode())) == repr(json.loads(text))
 
 
+@pytest.mark.parametrize("number", [10**18 + 1, 10**19 - 1, -(10**18) - 1, 10**19 + 1, 2**64 + 1, -(2**63) - 1])
+@pytest.mark.parametrize("at", range(21))
+def test_long_integers_are_found_wherever_they_stand(number: int, at: int) -> None:
+    """Only every third byte is looked at first: at each of them, and with nothing else behind, they come out exact."""
+    for text in (f'["{"x" * at}",{number}]', f"[{' ' * at}{number}]", " " * at + str(number)):
+        assert repr(parsed(text.encode())) == repr(json.loads(text))
+
+
 @pytest.mark.parametrize("digits", [20, 308, 309, 400, 4300])
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_integers_come_out_exact(digits: int, sign: str) -> None:

@@ -78,3 +78,11 @@ def test_text_is_no_alarm(tree: Any) -> None:
 def test_requests_that_need_no_closer_look(body: bytes, expected: bool) -> None:
     """A body without a name but the own tenant's; JSON in a string leads to the parser, an ordinary quote does not."""
     assert TenantScan(("tenant_id", "orgId")).names_only(body, "north") is expected
+
+
+@pytest.mark.parametrize("tenant", ["replace", "add", "move", "op", ""])
+def test_json_patch_is_looked_at_closely_whatever_a_tenant_is_called(tenant: str) -> None:
+    """Its names stand in pointers (RFC 6902); an operation is no value that could be a tenant's own."""
+    body = b'[ {"op" : "replace", "path": "/tenant_id", "value": "south"}, {"op":"move","from":"/a","path":"/orgId"} ]'
+    assert not TenantScan(("tenant_id", "orgId")).names_only(body, tenant)
+    assert not TenantScan(("tenant_id", "op")).names_only(body, tenant)

@@ -38,7 +38,7 @@ _BACKSLASH_CODE = 0x5C  # as an integer: four times as fast to find in a short t
 _FOLD = bytes.maketrans(b"{}", b"[]")
 _PLAIN = bytes(sorted(set(range(256)) - set(b'"[]{},:')))
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_DIGITS_19, _DIGITS_20 = b"0" * 19, b"0" * 20
+_DIGITS_6, _DIGITS_19, _DIGITS_20 = b"0" * 6, b"0" * 19, b"0" * 20
 
 
 class JSONFault(ValueError):  # noqa: N818 (a fault of the document, as in `path_fault`)
@@ -175,6 +175,9 @@ def _needs_exact_parser(data: bytes) -> bool:
     """Whether one of the two proofs does not apply: an escaped colon, or an integer that 64 bit might not hold."""
     if _BACKSLASH_CODE in data and b"\\u003" in data and (b"\\u003a" in data or b"\\u003A" in data):
         return True
+    # Of 19 digits in a row six are among every third byte, next to each other: most texts are done here.
+    if _DIGITS_6 not in data[::3].translate(_ZEROS):
+        return False
     digits = data.translate(_ZEROS)
     # 19 digits fit an unsigned, 18 a signed 64-bit integer. Fractions and strings of that many digits come along.
     return _DIGITS_19 in digits and (_DIGITS_20 in digits or b"-" + _DIGITS_19 in digits)
