@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 from portalshield.asgi.fields import headers_of
 from portalshield.flow import Plan, Step, walk
-from portalshield.layers.auth import GrantStage, IdentifyStage
+from portalshield.layers.auth import IdentifyStage
+from portalshield.layers.grants import GrantStage
 from portalshield.layers.idempotency import IdempotencyStage
 from portalshield.layers.login import LoginStage
 from portalshield.layers.owners import OwnerStage
