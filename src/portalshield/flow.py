@@ -21,9 +21,11 @@ from portalshield.model.verdicts import Fields, Problem, Reply, Verdict, problem
 from portalshield.rules.paths import method_fault, path_fault
 
 Walk = Generator[Need, Any, Verdict]
-Finished = tuple[list[tuple[bytes, bytes]], bool | None, bytes]
-"""The fields of a finished head; whether the judge of answers could read one with this head; its declared length."""
-FinishedText = tuple[list[tuple[str, str]], bool | None, bytes]
+Readable = bool | None | Exception
+"""Whether the judge of answers could read one; None: none of its business; an exception: it failed to say."""
+Finished = tuple[list[tuple[bytes, bytes]], Readable, bytes]
+"""The fields of a finished head; whether an answer with this head could be read; its declared length."""
+FinishedText = tuple[list[tuple[str, str]], Readable, bytes]
 Judge = Callable[[bytes], Problem | None]
 """Judges a body's chunks as they stream to the application."""
 
@@ -41,7 +43,7 @@ SINGLE = (
 )
 """Fields that decide something: two of them are two different requests to two different readers."""
 MAX_FIELDS = 200
-_READY = 512
+_READY, _LONGEST_ORIGIN = 512, 256
 _OURS = frozenset((b"x-request-id",))
 MAX_FIELD_BYTES = 65_536
 MAX_URL_BYTES = 8_192
@@ -87,10 +89,10 @@ class Plan:
     guards: tuple[Callable[[Exchange], Judge | None], ...]
     heads: tuple[Callable[[Exchange, Head], None], ...]
     numbers: tuple[Callable[[Exchange], Fields], ...]
-    ready: dict[Any, tuple[Fields, bool | None]]
+    ready: dict[Any, tuple[Fields, Readable]]
     """What `heads` added and `judge` could read the last time everything they look at was the same; `ready_text` the
     same as text (WSGI)."""
-    ready_text: dict[Any, tuple[tuple[tuple[str, str], ...], bool | None]]
+    ready_text: dict[Any, tuple[tuple[tuple[str, str], ...], Readable]]
     judge: tuple[Any, float] | None = None
     """The stage that reads whole responses, with the share that it enforces."""
     concludes: tuple[Callable[[Exchange, Ending], Need | None], ...] = ()
@@ -107,7 +109,7 @@ class Plan:
             finished, added = self._add(x, Head(status, list(fields)))
             readable, length = self.reading(status, fields)
             if added is not None and len(found) == len(finished) - len(added) and b"".join(found).islower():
-                _remember(self.ready, key, (added, readable))
+                _remember(self.ready, key, added, readable)
         else:
             added, readable = known
             finished, length = [*fields, *added], found.get(b"content-length", b"")
@@ -128,7 +130,7 @@ class Plan:
             # Hop-by-hop fields are the server's: a `Connection` stays here.
             finished = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in fields if k != b"connection"]
             if own is not None and len(finished) == len(found) + len(own) and _spelt_as_usual(found):
-                _remember(self.ready_text, key, (tuple(finished[len(found) :]), readable))
+                _remember(self.ready_text, key, tuple(finished[len(found) :]), readable)
         else:
             added, readable = known
             finished, length = [*headers, *added], found.get("Content-Length", "").encode("latin-1")
@@ -138,12 +140,15 @@ class Plan:
         finished.append(("x-request-id", x.request_id))
         return finished, readable, length
 
-    def reading(self, status: int, fields: list[tuple[bytes, bytes]]) -> tuple[bool | None, bytes]:
-        """Whether the judge of answers could read one with this head (None: nobody would), and its declared length."""
+    def reading(self, status: int, fields: list[tuple[bytes, bytes]]) -> tuple[Readable, bytes]:
+        """Whether the judge of answers could read one with this head, and its declared length."""
         if self.judge is None:
             return None, b""
         length = next((value for name, value in fields if name.lower() == b"content-length"), b"")
-        return self.judge[0].reads(status, fields), length
+        try:
+            return self.judge[0].reads(status, fields), length
+        except Exception as error:  # whoever asks decides; a refusal does not
+            return error, length
 
     def _add(self, x: Exchange, head: Head) -> tuple[list[tuple[bytes, bytes]], Fields | None]:
         """The finished fields; and what was added, where that depends on nothing but the key and came behind."""
@@ -152,8 +157,10 @@ class Plan:
         for add in self.heads:
             add(x, head)
         head.finish()
-        untouched = tuple(head.fields[: len(before)]) == before and not isinstance(x.verdict, Reply)
-        return head.fields, tuple(head.fields[len(before) :]) if untouched else None
+        own = tuple(head.fields[: len(before)]) == before and not isinstance(x.verdict, Reply)
+        # Of refusals the origin is part of the key, whoever sent it.
+        remembered = own and (x.problem is None or len(x.headers.get(b"origin") or b"") <= _LONGEST_ORIGIN)
+        return head.fields, tuple(head.fields[len(before) :]) if remembered else None
 
 
 def _seen(x: Exchange, status: int) -> tuple[Any, ...]:
@@ -173,10 +180,12 @@ _USUAL = ("Content-Type", "Content-Encoding", "Content-Length", "Vary")
 _LOOKED_AT = frozenset(map(str.lower, _USUAL))
 
 
-def _remember(ready: dict[Any, Any], key: Any, added: Any) -> None:
+def _remember(ready: dict[Any, Any], key: Any, added: Any, readable: Readable) -> None:
+    if isinstance(readable, Exception):
+        return  # what failed is asked again
     if len(ready) >= _READY:
         ready.clear()
-    ready[key] = added
+    ready[key] = added, readable
 
 
 def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]]) -> Plan:

@@ -33,7 +33,8 @@ class Route:
 
     `template` is for people (`/clients/{client_id}`), `segments` for patterns (`("clients", "{}")`). `methods` is None
     for any. `terms` answers what the decorators said, per method. `key` identifies the handler when it really runs.
-    `static`: the framework's own route for static files.
+    `static`: the framework's own route for static files. `lasting`: its converters are the framework's own, so that a
+    path means the same arguments each time.
     """
 
     template: str
@@ -46,6 +47,7 @@ class Route:
     parameters: tuple[str, ...] = ()
     static: bool = False
     documentation: bool = False
+    lasting: bool = True
 
 
 @dataclass(slots=True)
@@ -67,10 +69,7 @@ def tell(problems: Iterable[ConfigurationProblem]) -> None:
 
 
 class Table(Protocol):
-    """Finds the policy of a request; sets template, endpoint, parameters and `served` on the exchange."""
-
-    by_path_alone: bool
-    """Method and path decide: what was found may be remembered for them."""
+    """Finds the policy of a request; sets template, endpoint, parameters, `served` and `lasting` on the exchange."""
 
     def fresh(self) -> bool:
         """No route was added since the last look; asked before anything remembered is believed."""
@@ -155,8 +154,6 @@ def _order(entry: tuple[int, Any]) -> int:
 class PatternTable:
     """For an application without a router to ask: the policies' own patterns decide, everything else is strict."""
 
-    by_path_alone = True
-
     def __init__(self, rows: Iterable[tuple[Pattern, Mapping[str, Plan]]], strict: Plan) -> None:
         self._strict = strict
         self._index: SegmentIndex[tuple[Pattern, Mapping[str, Plan]]] = SegmentIndex()
@@ -178,7 +175,7 @@ class PatternTable:
 
         The application may forgive a slash at the end, so the pattern without it, or with it, counts too.
         """
-        x.served = x.opaque = True
+        x.served = x.opaque = x.lasting = True
         # A client may have said where the rest begins: gunicorn believes a local `SCRIPT_NAME` field.
         whole = x.rest or x.path
         other = whole[:-1] if whole.endswith("/") else whole + "/"

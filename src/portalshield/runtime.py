@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
-from uuid import UUID
 
 from portalshield.context import LAST, MARK
 from portalshield.flow import (
@@ -61,9 +60,14 @@ _TWO_CREDENTIALS = problem(
 _FORWARDED = frozenset((b"x-forwarded-for", b"forwarded"))
 _UNUSUAL = _FORWARDED | {b"transfer-encoding"}
 _COMMA = 0x2C  # as an integer: faster to find than as bytes
+_NO_PROXY = (
+    "requests come through a proxy, and PORTALSHIELD_TRUSTED_PROXIES does not name it: limits per address only report"
+    " until it does (docs/proxies.md)"
+)
 BODYLESS_METHODS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
 """A body of these has no meaning of its own (RFC 9110, 9.3): without an announced length none is expected."""
 _POOL = 4096
+_KNOWN, _LONGEST_SPELLING = 4096, 512
 _log = logging.getLogger("portalshield")
 
 
@@ -89,6 +93,10 @@ class RequestIds:
     def _drain(self) -> None:
         empty: list[str] = []
         self._next = iter(empty).__next__
+
+
+Found = tuple[str, Any, Mapping[str, str], Mapping[str, Any], bool, Mapping[int, Any], Plan]
+"""What the table found: template, endpoint, params, arguments, opaque and ways of the exchange; the plan."""
 
 
 @dataclass(slots=True, repr=False)
@@ -123,11 +131,11 @@ class Runtime:
     """There is an inner door, where `authenticate` and `tenant_of` are asked."""
     request_of: Callable[[Any], Any] = field(default=lambda native: native)
     """The framework's own request for an environ."""
-    warned: bool = False
+    proxy_warned: bool = False
     """The warning about a proxy that nobody named was given."""
     good_hosts: set[bytes] = field(default_factory=set)
     coverage: Coverage = field(default_factory=Coverage)
-    known: dict[tuple[str, str, bytes | None], Any] = field(default_factory=dict)
+    known: dict[tuple[str, str, bytes | None], Found] = field(default_factory=dict)
     """What serves a path, by method and spelling, as the table found it lately."""
     hosts: HostPolicy = field(default_factory=lambda: HostPolicy(("*",)))
     """Any well-formed host: a malformed one is refused whatever is served (RFC 9112, 3.2)."""
@@ -141,7 +149,7 @@ class Runtime:
         headers = x.headers
         try:
             if not self.table.fresh():
-                self.known.clear()
+                self.known = {}
             # What was found for this very spelling before was sane then; a mounted path is only a part of one.
             found = None if x.rest or x.websocket else self.known.get((x.method, x.path, x.raw_path))
             usual = headers.disjoint(_UNUSUAL)
@@ -182,18 +190,14 @@ class Runtime:
         if page is not None:
             x.template = x.path
             return page
+        known = self.known  # what is found while somebody else notices a new route is not remembered behind it
         plan = self.table.find(x)
-        if (
-            x.served
-            and not x.rest
-            and not x.websocket
-            and self.table.by_path_alone
-            and _PLAIN.issuperset(map(type, x.arguments.values()))
-        ):
-            if len(self.known) >= _KNOWN:
-                self.known.clear()
+        size = len(x.path) + len(x.raw_path or b"")
+        if x.served and x.lasting and not x.rest and not x.websocket and size <= _LONGEST_SPELLING:
+            if len(known) >= _KNOWN:
+                known.clear()
             found = (x.template, x.endpoint, x.params, x.arguments, x.opaque, x.ways, plan)
-            self.known[(x.method, x.path, x.raw_path)] = found
+            known[(x.method, x.path, x.raw_path)] = found
         return plan
 
     def _misframed(self, x: Exchange) -> Problem | None:
@@ -236,6 +240,8 @@ class Runtime:
 
     def refuse(self, x: Exchange, verdict: Problem | Reply) -> Rendered:
         """A refusal or early answer, complete with everything the layers add."""
+        if verdict is UNCONFIRMED:
+            self.known = {}
         if isinstance(verdict, Problem):
             x.problem = verdict
             if not x.layer:
@@ -245,16 +251,15 @@ class Runtime:
 
     def unconfirmed(self, x: Exchange) -> bool:
         """The framework routed the request, but not to the handler whose policy was applied."""
-        if not x.reached or not x.served or (x.confirmed and x.walk is None):
-            return False
-        self.known.clear()
-        return True
+        return x.reached and x.served and not (x.confirmed and x.walk is None)
 
-    def hold(self, x: Exchange, status: int, readable: bool, length: bytes) -> Held | None:
+    def hold(self, x: Exchange, status: int, readable: bool | Exception, length: bytes) -> Held | None:
         """An answer that its judge wants to read. `x.late` is set where that went wrong."""
         x.judged = True
         stage, enforced = x.plan.judge
         try:
+            if type(readable) is not bool:
+                raise readable
             wanted = stage.wants(x, readable, length)
         except Exception as error:
             x.late = self._judge_failed(x, error, enforced)
@@ -381,8 +386,8 @@ class Runtime:
         if trusted is None:
             x.address = x.peer or "local"
             x.address_trusted = not is_private(x.address)
-            if not x.address_trusted and not self.warned:
-                self.warned = True
+            if not x.address_trusted and not self.proxy_warned:
+                self.proxy_warned = True
                 _log.warning(_NO_PROXY)
             return
         x.address = client_address(x.peer, headers.get_all(b"x-forwarded-for"), headers.get_all(b"forwarded"), trusted)
@@ -392,15 +397,6 @@ class Runtime:
         given = headers.get_all(b"x-request-id")
         if len(given) == 1 and is_usable(given[0]):
             x.lot, x.request_id = x.request_id, given[0].decode()
-
-
-_NO_PROXY = (
-    "requests come through a proxy, and PORTALSHIELD_TRUSTED_PROXIES does not name it: limits per address only report"
-    " until it does (docs/proxies.md)"
-)
-_KNOWN = 4096
-_PLAIN = frozenset((str, int, float, UUID))
-"""Arguments that one request may have of another: what converters of one's own make belongs to its request."""
 
 
 def _folded(credential: bytes) -> bool:

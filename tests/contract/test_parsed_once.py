@@ -109,11 +109,21 @@ def _reading(environ: dict[str, Any]) -> dict[str, Any]:
     return {"wsgi.input": io.BytesIO(data.replace(b"Ada", b"Eve"))}
 
 
+def _consuming(environ: dict[str, Any]) -> dict[str, Any]:
+    environ["wsgi.input"].read(1)
+    return {"CONTENT_LENGTH": "1"}
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
-    [(_rewriting, {"name": "Eve"}), (_shortening, 1234), (_reading, {**DOCUMENT, "name": "Eve"})],
+    ("body", "changes", "expected"),
+    [
+        pytest.param(b'{"name": "Ada"}', _rewriting, {"name": "Eve"}, id="another body"),
+        pytest.param(b"12345678", _shortening, 1234, id="a shorter one"),
+        pytest.param(b'"Ada"', _reading, "Eve", id="another text"),
+        pytest.param(b"12", _consuming, 2, id="one that was read in part"),
+    ],
 )
-def test_what_a_middleware_made_of_the_body_counts(changes: Callable[[Any], Any], expected: Any) -> None:
+def test_what_a_middleware_made_of_the_body_counts(body: bytes, changes: Callable[[Any], Any], expected: Any) -> None:
     """The view gets what it would read."""
 
     def change(app: flask.Flask) -> None:
@@ -121,8 +131,74 @@ def test_what_a_middleware_made_of_the_body_counts(changes: Callable[[Any], Any]
         app.wsgi_app = lambda environ, start: inner({**environ, **changes(environ)}, start)  # type: ignore[method-assign]
 
     door, seen = portal(change)
+    assert post(door, body).status == 200
+    found = seen[0]
+    assert ({**found, "seen": True} if isinstance(found, dict) else found) == (
+        {**expected, "seen": True} if isinstance(expected, dict) else expected
+    )
+
+
+def test_what_was_parsed_before_stays() -> None:
+    """A preprocessor may have asked for the document, and have written into it."""
+
+    def change(app: flask.Flask) -> None:
+        @app.url_value_preprocessor
+        def before(endpoint: str | None, values: dict[str, Any] | None) -> None:
+            flask.request.get_json()["added"] = 1
+
+    door, seen = portal(change)
     assert post(door).status == 200
-    assert {**seen[0], "seen": True} == {**expected, "seen": True} if isinstance(expected, dict) else seen == [expected]
+    assert seen == [{**DOCUMENT, "added": 1, "seen": True}]
+
+
+class Unsealing(flask.Request):
+    """Gets at its body in a way of its own."""
+
+    def get_data(self, *args: Any, **kwargs: Any) -> Any:
+        """What stands in the envelope."""
+        return json.dumps(json.loads(super().get_data(*args, **kwargs))["sealed"]).encode()
+
+
+def test_a_request_that_reads_in_its_own_way_still_does() -> None:
+    """The envelope was judged; what the view gets is the application's business, as ever."""
+
+    def change(app: flask.Flask) -> None:
+        app.request_class = Unsealing
+
+    door, seen = portal(change)
+    assert post(door, b'{"sealed": [1, 2]}').status == 200
+    assert seen == [[1, 2]]
+
+
+def test_data_that_was_put_there_counts() -> None:
+    """By a preprocessor, for whoever asks later."""
+
+    def change(app: flask.Flask) -> None:
+        @app.before_request
+        def before() -> None:
+            flask.request._cached_data = b'["other"]'
+
+    door, seen = portal(change)
+    assert post(door, b'["this"]').status == 200
+    assert seen == [["other"]]
+
+
+def test_a_parser_that_was_given_to_one_request_is_asked() -> None:
+    """Whoever put it there wants its values."""
+
+    class Shouting:
+        @staticmethod
+        def loads(data: bytes) -> Any:
+            return json.loads(data.upper())
+
+    def change(app: flask.Flask) -> None:
+        @app.before_request
+        def before() -> None:
+            flask.request.json_module = Shouting
+
+    door, seen = portal(change)
+    assert post(door, b'["ada"]').status == 200
+    assert seen == [["ADA"]]
 
 
 def _by_setting(app: flask.Flask) -> None:
@@ -157,8 +233,8 @@ def test_a_type_that_flask_does_not_take_is_415() -> None:
     assert WsgiDoor(app).request("POST", "/clients", headers, b'{"a": 1}').status == 415
 
 
-def test_a_request_that_outlives_its_context_still_gives_its_document() -> None:
-    """A thread that was handed the request parses it, whoever else is served meanwhile."""
+def test_a_thread_without_a_context_may_ask_for_the_document() -> None:
+    """A request that was handed to it knows all it needs (its limit, too: the setting lies in the context)."""
     found: Seen = []
     app = flask.Flask(__name__)
 

@@ -420,7 +420,7 @@ def test_nothing_waits_for_a_report(middleware: Any, monkeypatch: pytest.MonkeyP
     assert noted == [([("response_guard", "internal-error")], True)]
 
 
-@pytest.mark.parametrize("hook", ["judge", "wants"])
+@pytest.mark.parametrize("hook", ["judge", "wants", "reads"])
 def test_a_bug_in_a_reporting_guard_changes_no_answer(
     make_portal: MakePortal, speaker: Speaker, monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
@@ -497,21 +497,27 @@ def test_a_file_that_the_server_sends_is_not_read(tmp_path: Any) -> None:
 
     scope = door._scope("GET", "/say", [("host", "x.example"), *portal.bearer()], "203.0.113.7", False)
     asyncio.run(portal.app(scope, lambda: asyncio.sleep(0, {"type": "http.disconnect"}), send))
-    assert [kind for kind in sent if kind != "http.response.body"] == ["http.response.start", "http.response.pathsend"]
+    assert sent == ["http.response.start", "http.response.pathsend"]
     assert portal.shield.coverage() == {"/say": (0, 1)}
 
 
-def test_a_bug_in_the_guard_refuses(blocking: Portal, speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that fails never lets an answer pass."""
+@pytest.mark.parametrize("hook", ["judge", "wants", "reads"])
+def test_a_bug_in_the_guard_refuses(
+    blocking: Portal, speaker: Speaker, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    """A stage that fails never lets an answer pass; its refusal is complete."""
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
     speaker.says([b'{"tenant_id":"north"}'])
-    for hook in ("judge", "wants"):
-        with monkeypatch.context() as patched:
-            patched.setattr(f"portalshield.layers.response_guard.ResponseGuardStage.{hook}", broken)
-            assert _ask(blocking).status == 500
+    with monkeypatch.context() as patched:
+        patched.setattr(f"portalshield.layers.response_guard.ResponseGuardStage.{hook}", broken)
+        for _ in range(2):
+            answer = _ask(blocking)
+            assert (answer.status, answer.get("content-type")) == (500, "application/problem+json")
+            assert answer.get("x-request-id")
+    assert _ask(blocking).status == 200
 
 
 # -- WSGI -------------------------------------------------------------------------------------------------------------
@@ -578,6 +584,12 @@ def _written(environ: Any, start_response: Any) -> Any:
     return []
 
 
+def _written_later(environ: Any, start_response: Any) -> Any:
+    _written(environ, start_response)
+    return
+    yield
+
+
 def _late(environ: Any, start_response: Any) -> Any:
     start_response("200 OK", [("Content-Type", JSON), ("Content-Length", "21")])
     yield b'{"tenant_id":'
@@ -597,6 +609,7 @@ def _restarted(environ: Any, start_response: Any) -> Any:
     ("application", "status"),
     [
         pytest.param(_written, 200, id="through write"),
+        pytest.param(_written_later, 200, id="through write, of a generator"),
         pytest.param(_late, 200, id="started by its first block"),
         pytest.param(_restarted, 409, id="started twice"),
     ],
@@ -610,6 +623,7 @@ def test_wsgi_every_way_of_answering_is_judged(application: Any, status: int) ->
         token = mint_token(settings, tenant="north")
         answer = door.request("GET", "/say", [("authorization", f"Bearer {token}")], lint=False)
         assert answer.status == expected
+        assert len(answer.body) == int(answer.get("content-length") or 0)
         assert b"south" not in answer.body
 
 

@@ -109,8 +109,13 @@ class Judged:
             self._runtime.settle(self._x, held)
 
     async def _interrupted(self, message: Message) -> None:
-        """Something else than its body comes after a head that is held."""
-        await self.end()
+        """Something else than its body comes after a head that is held: the server sends a file, for example."""
+        held = self.held
+        if held is not None and held.waits and not held.chunks:
+            self._settle(held)
+            await self._go(self._head)
+        else:
+            await self.end()
         await self._go(message)
 
     async def _release(self, held: Held, message: Message) -> None:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 UNREAD: Any = object()
 """The value of `Exchange.json` while nobody parsed the body."""
 
-_NONE: Mapping[str, str] = {}
-_NO_WAYS: Mapping[int, Any] = {}
+_NONE: Mapping[Any, Any] = {}
 
 
 class HeaderFields(Protocol):
@@ -79,13 +78,15 @@ class Exchange:
     """Path parameters as text, as they stand in the path."""
     arguments: Mapping[str, Any] = _NONE
     """Path parameters as the framework will hand them over."""
-    ways: Mapping[int, Any] = _NO_WAYS
-    """By the id of a router: the one of its routes that leads to the endpoint."""
+    ways: Mapping[int, Any] = _NONE
+    """By the id of a router: which of its routes leads to the endpoint (`starlette.listing.Way`)."""
     opaque: bool = False
     """The policy came from patterns or stands at an application that the table cannot look into: a door in there judges
     for itself."""
     served: bool = False
     """A route serves this path with this method."""
+    lasting: bool = False
+    """What was found depends on method and path alone: it may be remembered for this spelling."""
     confirmed: bool = False
     """The endpoint that really ran is the one the policy was applied to (the confirming route)."""
     reached: bool = False
@@ -125,7 +126,7 @@ class Exchange:
     covered: bool | None = None
     """A JSON answer to a tenant carried a tenant field that was read (response_guard); None: it was no such answer."""
     judged: bool = False
-    """The response met its judges, at the innermost door there is (runtime)."""
+    """The response met its judge, at the innermost door there is (runtime; an inner door takes it back for another)."""
     judging_ns: int = 0
     """How long they took (runtime)."""
     payload: Any = None

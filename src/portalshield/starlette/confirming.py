@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Router
@@ -14,7 +14,7 @@ from portalshield.context import CURRENT, INSTALLED, MARK
 from portalshield.model.exchange import Exchange
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.runtime import UNCONFIRMED
-from portalshield.starlette.listing import Handle, Listed
+from portalshield.starlette.listing import FRAMEWORKS, Handle, Listed
 
 if TYPE_CHECKING:
     from portalshield.starlette.table import StarletteTable
@@ -60,20 +60,24 @@ def reach(router: Router) -> None:
         return
     stack = router.middleware_stack
     key = id(router)
-    plain = stack == router.app
+    # Middleware of its own, or an `app` of its own, may choose otherwise.
+    leads = stack == router.app and type(router).app.__module__ in FRAMEWORKS
 
     def reaching(scope: Scope, receive: Receive, send: Send) -> Any:
-        x = scope.get(MARK) or CURRENT.get()
+        x = scope.get(MARK)
         if x is None:
+            x = CURRENT.get()  # a new scope, perhaps not for the same application
+            if x is not None:
+                x.reached = True
             return stack(scope, receive, send)
         x.reached = True
         way, routes = x.ways.get(key), router.routes
         # A route may have been replaced since the table was made.
-        if way is not None and x.served and plain and way.at < len(routes) and routes[way.at] is way.route:
-            if "router" not in scope:
-                scope["router"] = router
-            return way.app(scope, receive, send)
-        return stack(scope, receive, send)
+        if way is None or not leads or way.at >= len(routes) or routes[way.at] is not way.route:
+            return stack(scope, receive, send)
+        if "router" not in scope:
+            scope["router"] = router
+        return way.app(scope, receive, send)
 
     setattr(reaching, INSTALLED, True)
     router.middleware_stack = reaching
@@ -124,7 +128,9 @@ def unproven(table: StarletteTable, app: Starlette) -> Iterator[ConfigurationPro
         }
         probe.native = scope
         table.find(probe)
-        if (probe.served and not _dispatch(app.router, scope)) or probe.late is not None:
+        way = probe.ways.get(id(app.router))
+        led = [app.router.app] if way is None else [app.router.app, way.app]
+        if probe.served and not all(_dispatch(each, probe, scope) for each in led):
             yield ConfigurationProblem(
                 "PS-WIRE-001",
                 "routes",
@@ -133,18 +139,18 @@ def unproven(table: StarletteTable, app: Starlette) -> Iterator[ConfigurationPro
             )
 
 
-def _dispatch(router: Router, scope: Scope) -> bool:
-    """Run the router up to the probe's confirmation, without an event loop: routing never waits."""
-    probe = cast(Probe, scope[MARK])
-    coroutine = router.app(scope, _never, _never)
+def _dispatch(app: Handle, probe: Probe, scope: Scope) -> bool:
+    """Run a router up to the probe's confirmation, without an event loop: routing never waits."""
+    probe.confirmed = probe.reached = False
+    coroutine = app(dict(scope), _never, _never)
     try:
         coroutine.send(None)
     except StopIteration:
-        return probe.confirmed
+        return probe.confirmed and probe.late is None
     except Exception:
-        return probe.confirmed or not probe.reached
+        return (probe.confirmed or not probe.reached) and probe.late is None
     coroutine.close()
-    return True
+    return probe.late is None
 
 
 async def _never(*_: Any) -> Any:

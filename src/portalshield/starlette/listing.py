@@ -24,6 +24,8 @@ from portalshield.routes import Kind, Route
 from portalshield.rules.patterns import PARAMETER, REST
 
 Handle = Callable[[Scope, Receive, Send], Any]
+FRAMEWORKS = ("starlette.routing", "fastapi.routing")
+"""Where methods are defined that nobody has overridden."""
 _WRAPPED = 16
 """Wrappers around a mounted application that are looked through."""
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}")
@@ -124,12 +126,13 @@ class Listing:
             source=_source(endpoint),
             parameters=tuple(convertors),
             documentation=path in self._documentation,
+            lasting=all(type(convertor).__module__ == "starlette.convertors" for convertor in convertors.values()),
         )
         self.listed.append(Listed(route, target, regex, convertors, ways))
 
 
 def _matches_by_path(route: BaseRoute) -> bool:
-    return type(route).matches.__module__ in ("starlette.routing", "fastapi.routing")
+    return type(route).matches.__module__ in FRAMEWORKS
 
 
 def _expanded(route: BaseRoute) -> Iterator[tuple[Any, BaseRoute, BaseRoute]]:

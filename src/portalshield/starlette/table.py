@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
@@ -16,6 +18,8 @@ from portalshield.policies import PolicyRow, compile_rows
 from portalshield.routes import Row, SegmentIndex, tell
 from portalshield.starlette.confirming import WatchedScope, confirm, reach, unproven
 from portalshield.starlette.listing import Listed, Listing, router_lists
+
+_LAST = itemgetter(slice(-1, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,6 @@ class _Entry:
 
 class StarletteTable:
     """Finds the route that the application's own routers will choose. Relists when a route was added."""
-
-    by_path_alone = True
 
     def __init__(self, app: Starlette, b: Build, rows: list[PolicyRow]) -> None:
         self._app = app
@@ -54,7 +56,7 @@ class StarletteTable:
             reach(router)
         self._shape = listing.shape()
         self._lists = list(router_lists(listing.routers))
-        self._lengths = tuple(map(len, self._lists))
+        self._ends = self._seen()
         problems += [
             ConfigurationProblem(
                 "PS-ROUTE-001", "routes", f"a {name} route cannot be read.", "Serve it as its own app."
@@ -72,11 +74,11 @@ class StarletteTable:
         return (plan for row in self.listed() for plan in row.plans.values())
 
     def fresh(self) -> bool:
-        """No router has more or fewer routes than at the last look."""
-        lists = self._lists
-        if len(lists) == 1:  # no router in a router
-            return len(lists[0]) == self._lengths[0]
-        return self._lengths == tuple(map(len, lists))
+        """No router has more or fewer routes than at the last look, or another last one."""
+        return self._seen() == self._ends
+
+    def _seen(self) -> tuple[list[int], list[list[BaseRoute]]]:
+        return list(map(len, self._lists)), list(map(_LAST, self._lists))
 
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request."""
@@ -122,6 +124,7 @@ class StarletteTable:
         x.endpoint = listed.route.key
         x.opaque = listed.route.kind == "mount"
         x.ways = listed.ways
+        x.lasting = listed.route.lasting
         if params:
             if listed.route.kind == "mount":
                 params = {name: text for name, text in params.items() if name != "path"}

@@ -9,7 +9,7 @@ from contextvars import Token
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from portalshield.context import CURRENT
+from portalshield.context import CURRENT, MARK
 from portalshield.held import Answered, Held
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Problem, Reply
@@ -35,6 +35,8 @@ class Response:
         self._iterator: Iterator[bytes] | None = None
         self._held: Held | None = None
         self._ready: bytes | None = None
+        self._head: tuple[Any, ...] = ()
+        self._write: Callable[[bytes], object] = _nowhere
         self._done = False
         self._started = False
         self._sent = False
@@ -93,8 +95,9 @@ class Response:
             self.finish()
         return [self._body]
 
-    def read(self) -> None:
-        """granian takes a head only while the application is being called, so what is held is judged at once."""
+    def settle_early(self) -> None:
+        """The application has been called: judge what is held before anybody asks for its first block; granian takes a
+        head only while the application is being called."""
         held = self._held
         if held is not None and held.waits:
             self._iterator = iter(self.blocks)
@@ -125,6 +128,8 @@ class Response:
         self._done = True
         self._conclude(whole=False)
         x, ended = self._x, perf_counter_ns()
+        # The environ holds the exchange, whose headers stand in the environ: a cycle that only the collector would end.
+        x.native.pop(MARK, None)
         overhead = (x.entered_ns or ended) - x.began_ns + self._overhead_ns + x.judging_ns
         self._runtime.done(x, self._status, ended - x.began_ns, overhead, self._bytes_out)
         try:
@@ -181,8 +186,11 @@ class Response:
         except StopIteration:
             if self._replaced:
                 return b""
-            if self._held is not None:
-                self._settle(self._held)
+            held = self._held
+            if held is not None:
+                self._settle(held)
+                if held.waits:
+                    return held.body  # what was written before there was any block
             self._conclude(whole=True)
             raise
         except Exception as error:
@@ -301,3 +309,7 @@ class _Nested:
 
 def _nothing() -> None:
     """Closes an iterable that has nothing to close."""
+
+
+def _nowhere(data: bytes) -> None:
+    """Takes what is written before there was a head."""

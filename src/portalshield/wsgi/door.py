@@ -68,7 +68,7 @@ class WsgiDoor:
                 # The server recognises its own wrapper by type and sends the file itself.
                 response.handed_over()
                 return response.blocks
-            response.read()
+            response.settle_early()
         except Exception as error:
             return apart(response.rescued(error), x, token)
         except BaseException:
