@@ -22,11 +22,11 @@ from portalshield.rules.paths import method_fault, path_fault
 
 Walk = Generator[Need, Any, Verdict]
 Readable = bool | None | Exception
-"""Whether the judge of answers could read one; None: none of its business; an exception: it failed to say."""
+"""Whether the reader of answers could read one; None: none of its business; an exception: it failed to say."""
 Finished = tuple[list[tuple[bytes, bytes]], Readable, bytes]
 """The fields of a finished head; whether an answer with this head could be read; its declared length."""
 FinishedText = tuple[list[tuple[str, str]], Readable, bytes]
-Judge = Callable[[bytes], Problem | None]
+ChunkJudge = Callable[[bytes], Problem | None]
 """Judges a body's chunks as they stream to the application."""
 
 SINGLE = (
@@ -86,14 +86,14 @@ class Plan:
     whole: Track
     bodyless: Track
     """The steps of a request that has no body: those that only judge bodies are left out."""
-    guards: tuple[Callable[[Exchange], Judge | None], ...]
+    guards: tuple[Callable[[Exchange], ChunkJudge | None], ...]
     heads: tuple[Callable[[Exchange, Head], None], ...]
     numbers: tuple[Callable[[Exchange], Fields], ...]
     ready: dict[Any, tuple[Fields, Readable]]
-    """What `heads` added and `judge` could read the last time everything they look at was the same; `ready_text` the
+    """What `heads` added and `reader` could read the last time everything they look at was the same; `ready_text` the
     same as text (WSGI)."""
     ready_text: dict[Any, tuple[tuple[tuple[str, str], ...], Readable]]
-    judge: tuple[Any, float] | None = None
+    reader: tuple[Any, float] | None = None
     """The stage that reads whole responses, with the share that it enforces."""
     concludes: tuple[Callable[[Exchange, Ending], Need | None], ...] = ()
     """Who is told how a request ended."""
@@ -141,12 +141,12 @@ class Plan:
         return finished, readable, length
 
     def reading(self, status: int, fields: list[tuple[bytes, bytes]]) -> tuple[Readable, bytes]:
-        """Whether the judge of answers could read one with this head, and its declared length."""
-        if self.judge is None:
+        """Whether the reader of answers could read one with this head, and its declared length."""
+        if self.reader is None:
             return None, b""
         length = next((value for name, value in fields if name.lower() == b"content-length"), b"")
         try:
-            return self.judge[0].reads(status, fields), length
+            return self.reader[0].reads(status, fields), length
         except Exception as error:  # whoever asks decides; a refusal does not
             return error, length
 
@@ -202,7 +202,7 @@ def compile_plan(policy: EffectivePolicy, stages: Iterable[tuple[Stage, float]])
         numbers=tuple(found for stage, _ in rows if (found := hook(stage, "numbers"))),
         ready={},
         ready_text={},
-        judge=next(((stage, share) for stage, share in rows if hook(stage, "judge")), None),
+        reader=next(((stage, share) for stage, share in rows if hook(stage, "judge")), None),
         concludes=tuple(found for stage, _ in rows if (found := hook(stage, "conclude"))),
         keeps_body=max([keeps_body(stage) for stage, _ in rows], default=0),
     )
@@ -215,10 +215,10 @@ def _track(steps: list[Step]) -> Track:
     )
 
 
-def _guard(stage: Any, share: float) -> Callable[[Exchange], Judge | None]:
+def _guard(stage: Any, share: float) -> Callable[[Exchange], ChunkJudge | None]:
     """Makes the judge of a stage's chunks: one that names its layer or, in report mode, notes the first refusal."""
 
-    def guard(x: Exchange) -> Judge | None:
+    def guard(x: Exchange) -> ChunkJudge | None:
         judge = stage.guard(x)
         if judge is None:
             return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
 
-from portalshield.context import LAST, MARK
+from portalshield.context import LAST
 from portalshield.flow import (
     MAX_FIELD_BYTES,
     MAX_FIELDS,
@@ -36,13 +36,12 @@ from portalshield.routes import Table, ambiguous
 from portalshield.rules.addresses import TrustedProxies, came_over_tls, client_address, is_private, limit_key
 from portalshield.rules.hosts import HostPolicy
 from portalshield.rules.request_ids import is_usable
-from portalshield.rules.traceparent import trace_id
 from portalshield.settings import Settings
 from portalshield.stores import Store
 from portalshield.stores.memo import TimedMemo
 from portalshield.stores.records import RecordStore
 from portalshield.stores.revocations import RevocationStore
-from portalshield.telemetry.lines import RequestLines, RequestRecord
+from portalshield.telemetry.lines import RequestLines, record_of
 from portalshield.telemetry.metrics import Metrics
 from portalshield.wire import Rendered, render
 
@@ -256,7 +255,7 @@ class Runtime:
     def hold(self, x: Exchange, status: int, readable: bool | Exception, length: bytes) -> Held | None:
         """An answer that its judge wants to read. `x.late` is set where that went wrong."""
         x.judged = True
-        stage, enforced = x.plan.judge
+        stage, enforced = x.plan.reader
         try:
             if type(readable) is not bool:
                 raise readable
@@ -275,7 +274,7 @@ class Runtime:
         began = perf_counter_ns()
         x.covered = False
         if held.left == 0:
-            stage, enforced = x.plan.judge
+            stage, enforced = x.plan.reader
             try:
                 verdict = stage.judge(x, held.body)
             except Exception as error:
@@ -334,7 +333,7 @@ class Runtime:
             if status >= 400 or not x.plan.policy.health:
                 lines.plain(x, status, duration_ns, overhead_ns, bytes_out)
             return
-        record = self._record(x, status, duration_ns, overhead_ns, bytes_out)
+        record = record_of(x, status, duration_ns, overhead_ns, bytes_out)
         record.over_budget = slow
         lines.write(record)
 
@@ -347,39 +346,6 @@ class Runtime:
             decide(layer, "would_refuse", slug, route)
         if status >= 500 and x.crash is None and self.on_failure is not None:
             self.on_failure(x.request_id, route, status)
-
-    def _record(self, x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> RequestRecord:
-        principal = x.principal
-        record = RequestRecord()
-        record.request_id = x.request_id
-        traced = x.headers.get_all(b"traceparent")
-        if traced:
-            record.trace_id = trace_id(*traced)
-        record.method = x.method
-        record.route = x.template
-        record.status = status
-        record.duration_ms = duration_ns / 1e6
-        record.overhead_us = overhead_ns // 1000
-        record.client_ip = x.address
-        record.bytes_in = x.bytes_in or len(x.body or b"")
-        record.bytes_out = bytes_out
-        if principal is not None:
-            record.tenant = principal.tenant
-            record.subject = principal.subject
-            record.actor = principal.actor
-            record.auth = principal.auth_method
-        if x.problem is not None:
-            record.problem = x.problem.type.slug
-            record.why = x.problem.why
-            record.layer = x.layer
-        record.quiet = x.plan.policy.health
-        record.would_refuse = x.would_refuse
-        record.replayed = x.replayed
-        if x.aborted or x.gone:
-            record.error = "aborted" if x.aborted else "disconnected"
-        elif x.crash is not None:
-            record.error = type(x.crash).__name__
-        return record
 
     def _address(self, x: Exchange) -> None:
         headers, trusted = x.headers, self.trusted
@@ -403,21 +369,6 @@ def _folded(credential: bytes) -> bool:
     """`Bearer a, Basic b`: neither scheme has commas of its own (RFC 6750, 2.1; RFC 7617), Digest has."""
     scheme, _, rest = credential.partition(b" ")
     return scheme.lower() in (b"bearer", b"basic") and any(b" " in part.strip() for part in rest.split(b",")[1:])
-
-
-def judged_already(native: Any, by_patterns: bool) -> bool:
-    """A door further out knew this application's routes: this one steps aside.
-
-    One that only knew patterns, or an opaque mount, did not; unless this one would know no more.
-    """
-    found = native.get(MARK)
-    return isinstance(found, Exchange) and (not found.opaque or by_patterns)
-
-
-def marked(native: Any) -> Exchange | None:
-    """The exchange a door left on this scope or environ."""
-    found = native.get(MARK)
-    return found if isinstance(found, Exchange) else None
 
 
 def _unannounced(chunk: bytes) -> Problem | None:

@@ -15,19 +15,13 @@ from portalshield.asgi.bodies import outgoing
 from portalshield.asgi.fields import headers_of, one_cookie
 from portalshield.asgi.messages import App, Receive, Scope, Send
 from portalshield.asgi.walking import judge, started
-from portalshield.context import CURRENT, MARK
+from portalshield.context import CURRENT, MARK, judged_already, marked
 from portalshield.flow import Walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict
 from portalshield.opening import Opening, unopened
 from portalshield.protection import Protected, Protection, protection_of
-from portalshield.runtime import (
-    BODYLESS_METHODS,
-    RequestIds,
-    Runtime,
-    judged_already,
-    marked,
-)
+from portalshield.runtime import BODYLESS_METHODS, RequestIds, Runtime
 
 _ids = RequestIds()
 
@@ -217,7 +211,7 @@ class InnerDoor:
             return self._refused(x, send)  # a middleware that tries again is refused again
         if x.walk is not None:
             return self._resumed(x, runtime, scope, receive, send)
-        if x.plan.judge is not None and not x.websocket:
+        if x.plan.reader is not None and not x.websocket:
             return self._judged(x, runtime, scope, receive, send)
         return self.app(scope, receive, send)
 
@@ -234,7 +228,7 @@ class InnerDoor:
         await judge(x, runtime, suspended, receive, inside=True)
         if x.verdict is None:
             received = receive if x.websocket else outgoing(x, receive)
-            judged = x.plan.judge is not None and not x.websocket
+            judged = x.plan.reader is not None and not x.websocket
             coming = self._judged(x, runtime, scope, received, send) if judged else self.app(scope, received, send)
             del scope
             await coming

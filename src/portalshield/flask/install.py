@@ -7,13 +7,13 @@ from typing import Any, cast
 from flask import Flask, Request, Response, request
 from werkzeug.exceptions import InternalServerError
 
-from portalshield.context import CURRENT, INSTALLED, MARK
-from portalshield.flask.leading import route_once
+from portalshield.context import CURRENT, INSTALLED, MARK, marked
+from portalshield.flask.leading import lead
 from portalshield.flask.parsed import JudgedJson
 from portalshield.flask.table import tabulate
 from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.protection import Protected
-from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime, marked
+from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime
 from portalshield.wsgi import WsgiDoor
 from portalshield.wsgi.bodies import BodyRefusedError, admit_body
 from portalshield.wsgi.walking import judge
@@ -43,8 +43,7 @@ def install(app: Flask, shield: Protected) -> None:
 
     app.wsgi_app = WsgiDoor(app.wsgi_app, open_runtime)  # type: ignore[method-assign]
     app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(app, opened, inside=inside))
-    _reach(app)
-    route_once(app)
+    lead(app)
     _replace_default_page(app)
 
 
@@ -90,18 +89,6 @@ def _confirmed(x: Exchange, at: Request) -> bool:
     return given == x.arguments or all(
         name in x.arguments and x.arguments[name] == value for name, value in (given or {}).items()
     )
-
-
-def _reach(app: Flask) -> None:
-    dispatch = app.full_dispatch_request
-
-    def reaching(*args: Any) -> Response:
-        x = _exchange(_request())
-        if x is not None:
-            x.reached = True
-        return dispatch(*args)
-
-    app.full_dispatch_request = reaching  # type: ignore[method-assign]
 
 
 def _replace_default_page(app: Flask) -> None:

@@ -9,26 +9,35 @@ from typing import Any
 from flask import Flask, Request
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from portalshield.context import MARK
+from portalshield.context import CURRENT, MARK
 from portalshield.model.exchange import Exchange
 from portalshield.wsgi.fields import path_of
 
 _ONLY_RULE = {"return_rule": True}
 
 
-def route_once(app: Flask) -> None:
-    """Answer the application with the rule that the table found, where it would ask the same map the same question."""
-    if "create_url_adapter" in vars(app) or type(app).create_url_adapter is not Flask.create_url_adapter:
-        return  # an application that binds its own way finds its own way
+def lead(app: Flask) -> None:
+    """Have the application tell that a request arrived, and answer it with the rule that the table found where it would
+    ask the same map the same question."""
     create = app.create_url_adapter
+    # An application that binds its own way finds its own way.
+    leads = "create_url_adapter" not in vars(app) and type(app).create_url_adapter is Flask.create_url_adapter
 
-    def deciding(at: Request | None) -> MapAdapter | None:
-        x = at.environ.get(MARK) if at is not None else None
-        if at is None or type(x) is not Exchange or not _would_find_the_same(app, x, at):
+    def leading(at: Request | None) -> MapAdapter | None:
+        if at is None:
+            return create(at)
+        x = at.environ.get(MARK)
+        if type(x) is not Exchange:
+            current = CURRENT.get()  # a new environ, perhaps not for the same application
+            if current is not None:
+                current.reached = True
+            return create(at)
+        x.reached = True
+        if not leads or not _would_find_the_same(app, x, at):
             return create(at)
         return _Decided(partial(create, at), x.endpoint, x.arguments)
 
-    app.create_url_adapter = deciding  # type: ignore[method-assign, assignment]
+    app.create_url_adapter = leading  # type: ignore[method-assign, assignment]
 
 
 def _would_find_the_same(app: Flask, x: Exchange, at: Request) -> bool:

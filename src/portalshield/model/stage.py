@@ -61,8 +61,8 @@ class Judges(Protocol):
     """Reads a whole response of known length before it leaves."""
 
     def reads(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bool | None:
-        """Whether it could read an answer with this head; None: such an answer is none of its business. Remembered by
-        the status and all that `flow` keeps of a head."""
+        """Whether it could read an answer with this head; None: such an answer is none of its business. May depend on
+        the status, `Content-Type` and `Content-Encoding` alone: by those it is remembered (`Plan.ready`)."""
 
     def wants(self, x: Exchange, readable: bool, length: bytes) -> int:
         """The declared length of an answer that shall be read; 0: it goes on as it comes. Not asked where `reads` said

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from portalshield.asgi import AsgiDoor, InnerDoor
-from portalshield.context import INSTALLED
+from portalshield.context import INSTALLED, marked
 from portalshield.protection import Protected
-from portalshield.runtime import CRASHED, Runtime, marked
+from portalshield.runtime import CRASHED, Runtime
 from portalshield.starlette.table import tabulate
 
 

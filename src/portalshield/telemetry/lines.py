@@ -73,6 +73,41 @@ class RequestRecord:
     """Not logged when nothing happened (health routes)."""
 
 
+def record_of(x: Exchange, status: int, duration_ns: int, overhead_ns: int, bytes_out: int) -> RequestRecord:
+    """What there is to tell of a request that was not over without any ado."""
+    principal = x.principal
+    record = RequestRecord()
+    record.request_id = x.request_id
+    traced = x.headers.get_all(b"traceparent")
+    if traced:
+        record.trace_id = trace_id(*traced)
+    record.method = x.method
+    record.route = x.template
+    record.status = status
+    record.duration_ms = duration_ns / 1e6
+    record.overhead_us = overhead_ns // 1000
+    record.client_ip = x.address
+    record.bytes_in = x.bytes_in or len(x.body or b"")
+    record.bytes_out = bytes_out
+    if principal is not None:
+        record.tenant = principal.tenant
+        record.subject = principal.subject
+        record.actor = principal.actor
+        record.auth = principal.auth_method
+    if x.problem is not None:
+        record.problem = x.problem.type.slug
+        record.why = x.problem.why
+        record.layer = x.layer
+    record.quiet = x.plan.policy.health
+    record.would_refuse = x.would_refuse
+    record.replayed = x.replayed
+    if x.aborted or x.gone:
+        record.error = "aborted" if x.aborted else "disconnected"
+    elif x.crash is not None:
+        record.error = type(x.crash).__name__
+    return record
+
+
 class RequestLines:
     """Writes request lines to `writer`.
 

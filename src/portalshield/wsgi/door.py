@@ -11,16 +11,11 @@ from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from portalshield.context import CURRENT, MARK
+from portalshield.context import CURRENT, MARK, judged_already
 from portalshield.model.exchange import Exchange
 from portalshield.opening import Opening, unopened
 from portalshield.protection import Protected, Protection, protection_of
-from portalshield.runtime import (
-    BODYLESS_METHODS,
-    RequestIds,
-    Runtime,
-    judged_already,
-)
+from portalshield.runtime import BODYLESS_METHODS, RequestIds, Runtime
 from portalshield.wire import reason
 from portalshield.wsgi.answers import Response, apart
 from portalshield.wsgi.bodies import admit_body, announces
