@@ -388,7 +388,7 @@ class TestConfirmation:
         assert b"SECRET" not in answer.body
 
     def test_routes_that_change_places(self, settings: Settings) -> None:
-        """Same number, same parameters, another handler: the comparison of endpoints notices."""
+        """Same number, same end, same parameters, another handler: the comparison of endpoints notices."""
         calls: list[str] = []
 
         async def page(request: Any) -> PlainTextResponse:
@@ -398,12 +398,17 @@ class TestConfirmation:
             calls.append("secret")
             return PlainTextResponse("SECRET")
 
-        app = Starlette(routes=[Route("/{name}", public(page)), Route("/{name}", secret)])
+        app = Starlette(routes=[Route("/{name}", public(page)), Route("/{name}", secret), Route("/a/b", page)])
         Shield(app, settings=settings)
         door = AsgiDoor(app)
         assert door.request("GET", "/x").body == b"page"
-        app.router.routes.reverse()
+        routes = app.router.routes
+        routes[:2] = routes[1], routes[0]
         assert door.request("GET", "/x").status == 500
+        routes.reverse()
+        assert door.request("GET", "/x").body == b"page"
+        routes.reverse()
+        assert door.request("GET", "/x").status == 401
         assert calls == []
 
     def test_what_was_refused_is_not_tried_again(self) -> None:

@@ -20,8 +20,7 @@ def lead(app: Flask) -> None:
     """Have the application tell that a request arrived, and answer it with the rule that the table found where it would
     ask the same map the same question."""
     create = app.create_url_adapter
-    # An application that binds its own way finds its own way.
-    leads = "create_url_adapter" not in vars(app) and type(app).create_url_adapter is Flask.create_url_adapter
+    leads = _binds_as_flask_does(app)
 
     def leading(at: Request | None) -> MapAdapter | None:
         if at is None:
@@ -40,20 +39,28 @@ def lead(app: Flask) -> None:
     app.create_url_adapter = leading  # type: ignore[method-assign, assignment]
 
 
+def _binds_as_flask_does(app: Flask) -> bool:
+    """By path and method alone, with a map that chooses as maps do."""
+    return (
+        "create_url_adapter" not in vars(app)
+        and type(app).create_url_adapter is Flask.create_url_adapter
+        and type(app.url_map) is Map
+        and not app.url_map.host_matching
+        and not app.subdomain_matching
+    )
+
+
 def _would_find_the_same(app: Flask, x: Exchange, at: Request) -> bool:
     """The table has asked this very map about what the environ still says, and nothing else decides."""
-    environ, rule, rules = at.environ, x.endpoint, app.url_map
+    environ, rule = at.environ, x.endpoint
     return (
         type(rule) is Rule
-        and type(rules) is Map
-        and rule.map is rules
+        and rule.map is app.url_map
         and environ["REQUEST_METHOD"] == x.method
         and path_of(environ.get("PATH_INFO", "")) == (x.rest or x.path)
         and "HTTP_UPGRADE" not in environ  # a WebSocket is told of a rule that takes none
         and at.trusted_hosts is None
         and app.config["TRUSTED_HOSTS"] is None
-        and not rules.host_matching
-        and not app.subdomain_matching
     )
 
 
