@@ -7,7 +7,7 @@ import time
 import pytest
 
 from portalshield.protection import Protection
-from portalshield.rules.tokens import TokenError
+from portalshield.rules.jws import TokenError
 from portalshield.settings import Settings
 from portalshield.testing.tokens import environment, mint_token
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from portalshield.model.setting import Setting
-from portalshield.settings import Variable, variables
+from portalshield.settings import variables
+from portalshield.variables import Variable
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

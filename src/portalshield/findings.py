@@ -140,7 +140,7 @@ def _of_origins(settings: Settings) -> Iterator[Finding]:
         hint = "List the names of this site: a foreign one ends up in password-reset links and shared caches."
         yield Finding("PS-HOST-101", "medium", "PORTALSHIELD_HOSTS", "Any Host is served.", hint)
     cors, where = settings.cors, "PORTALSHIELD_CORS__ALLOW_ORIGINS"
-    credentials = cors.allow_credentials or settings.auth.cookie_name is not None
+    credentials = settings.origins_send_cookies
     if any(map(is_loopback, cors.allow_origins)):
         hint = "Whatever runs on a user's machine may read answers: keep it for development."
         yield Finding("PS-CORS-201", "medium", where, "A localhost origin is allowed.", hint)

@@ -14,7 +14,8 @@ from portalshield.layers.tenant import TenantConfig
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.rules.authority import Authority, Issuer, KeyHolder, RevocationHolder, StaticKeys
 from portalshield.rules.claims import ClaimMap, Pointer, parse_pointer
-from portalshield.rules.keys import KeySnapshot, UnusableKeyError, load_keys, parse_key_set
+from portalshield.rules.key_loading import load_keys, parse_key_set
+from portalshield.rules.keys import KeySnapshot, UnusableKeyError
 from portalshield.rules.presets import DIRECTORY, PERSONAL_ACCOUNTS, Preset
 from portalshield.rules.secrets_known import guessable
 from portalshield.rules.token_cache import TokenCache

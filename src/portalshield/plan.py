@@ -78,7 +78,7 @@ def build(
     timing: server_timing.Timing | None = None,
 ) -> Build:
     """Compile what all policies share."""
-    credentials = settings.cors.allow_credentials or settings.auth.cookie_name is not None
+    credentials = settings.origins_send_cookies
     origins = OriginPolicy(settings.cors.allow_origins, credentials=credentials, development=settings.development)
     named = settings.csrf.trusted_origins or (settings.cors.allow_origins if settings.cors.allow_credentials else ())
     trusted = OriginPolicy(named, credentials=True, development=settings.development)

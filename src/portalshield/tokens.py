@@ -12,27 +12,19 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-from portalshield.rules.keys import (
-    CANONICAL,
-    KeySnapshot,
-    KeySource,
-    UnusableKeyError,
-    check_algorithms,
-    from_base64url,
-    load_keys,
-)
-from portalshield.rules.tokens import (
+from portalshield.rules.jose import from_base64url
+from portalshield.rules.jws import (
     CODES,
     HARD_MAX_TOKEN_BYTES,
-    Claims,
-    RuleTerms,
     TokenError,
-    Verifier,
     check_signature,
     read_header,
     split_token,
     token_identity,
 )
+from portalshield.rules.key_loading import KeySource, load_keys
+from portalshield.rules.keys import CANONICAL, KeySnapshot, UnusableKeyError, check_algorithms
+from portalshield.rules.tokens import Claims, RuleTerms, Verifier
 
 __all__ = [
     "CODES",
@@ -46,7 +38,7 @@ __all__ = [
 ]
 
 KeySet = KeySnapshot
-"""Loaded keys: `KeySnapshot` of `portalshield.rules.keys`, where `load_keys` makes one."""
+"""Loaded keys: `KeySnapshot` of `portalshield.rules.keys`; `load_keys` of `key_loading` beside it makes one."""
 
 
 class TokenVerifier:

@@ -23,19 +23,15 @@ from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 
 from portalshield.model.secret import Secret
+from portalshield.rules.jose import Frozen, from_base64url, json_object
+from portalshield.rules.key_loading import MAX_KEYS, load_keys, parse_key_set
 from portalshield.rules.keys import (
-    MAX_KEYS,
     NO_KEYS,
-    Frozen,
     KeySnapshot,
     UnusableKeyError,
     check_algorithms,
-    from_base64url,
     has_roca_fingerprint,
     is_kid,
-    json_object,
-    load_keys,
-    parse_key_set,
 )
 from portalshield.rules.secrets_known import PUBLISHED, guessable
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portalshield.rules import media_types
-from portalshield.rules.media_types import MediaType, is_json, matches, parse_media_type
+from portalshield.rules.media_types import MediaType, matches, parse_media_type
 
 
 def media(value: bytes) -> MediaType:
@@ -98,7 +98,7 @@ def test_anything_else_is_no_media_type(value: bytes) -> None:
 )
 def test_json_is_what_frameworks_parse_as_json(value: bytes, expected: bool) -> None:
     """`application/json`, `text/json` and `+json`."""
-    assert is_json(media(value)) is expected
+    assert media(value).is_json is expected
 
 
 @pytest.mark.parametrize(

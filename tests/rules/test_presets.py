@@ -17,8 +17,9 @@ from portalshield.layers.auth import AuthConfig, IssuerConfig
 from portalshield.layers.tenant import TenantConfig
 from portalshield.rules.authority import Authority
 from portalshield.rules.claims import authenticated_at, parse_pointer
+from portalshield.rules.jws import TokenError
 from portalshield.rules.presets import PERSONAL_ACCOUNTS, PRESETS, names_anybody
-from portalshield.rules.tokens import TokenError, Verifier
+from portalshield.rules.tokens import Verifier
 from portalshield.stores import discovery
 from portalshield.stores.discovery import MetadataError
 

@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 
-from portalshield.rules.keys import NO_KEYS, Key, KeySnapshot, load_keys
-from portalshield.rules.tokens import CODES, Claims, Verifier, claimed_issuer, split_token, token_identity
+from portalshield.rules.jws import CODES, claimed_issuer, split_token, token_identity
+from portalshield.rules.key_loading import load_keys
+from portalshield.rules.keys import NO_KEYS, Key, KeySnapshot
+from portalshield.rules.tokens import Claims, Verifier
 from portalshield.tokens import TokenError, TokenVerifier, verify_signature
 
 NOW = 1_800_000_000

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 
-from portalshield.rules.keys import parse_key_set
+from portalshield.rules.key_loading import parse_key_set
 from portalshield.stores.fetching import (
     ASK_BURST,
     ASK_INTERVAL_S,

@@ -13,23 +13,23 @@ from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import FetchKeys, Identified, Identify, Refreshed, Unavailable
 from portalshield.model.policy import EffectivePolicy
 from portalshield.model.secret import Secret
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Reply, Verdict, problem, unavailable
 from portalshield.rules.authority import Authority, RevocationsUnknownError
 from portalshield.rules.claims import parse_pointer
 from portalshield.rules.http_tokens import is_token
+from portalshield.rules.jws import TokenError, read_header, split_token
 from portalshield.rules.presets import PRESETS, Preset, names_anybody
-from portalshield.rules.tokens import TokenError, read_header, split_token
+from portalshield.rules.tokens import MAX_LEEWAY_S
 
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _PREFIX = "PORTALSHIELD_AUTH"
-_FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 HOST_PREFIX = "__Host-"
 """A browser takes a cookie of such a name only from this host, over https, for all paths (RFC 6265bis, 4.1.3.2)."""
 
@@ -37,7 +37,7 @@ HOST_PREFIX = "__Host-"
 class IssuerConfig(BaseModel):
     """One issuer of tokens: `PORTALSHIELD_AUTH__...`; a further one: `PORTALSHIELD_AUTH__ISSUERS__<NAME>__...`."""
 
-    model_config = _FROZEN
+    model_config = FROZEN
 
     preset: Annotated[
         Literal["supabase", "firebase", "auth0", "clerk", "cognito", "oidc", "jwt", "none"] | None,
@@ -86,8 +86,8 @@ class IssuerConfig(BaseModel):
 
     def faults(self, prefix: str, row: Preset | None, *, several: bool, development: bool) -> Iterator[_Fault]:
         """What is wrong with this issuer. `row` is None where no token is verified; `several`: it is one of many."""
-        if not 0 <= self.leeway <= 120:
-            yield _Fault("008", "__LEEWAY", "lies outside 0s to 120s.", "Write 30s.")
+        if not 0 <= self.leeway <= MAX_LEEWAY_S:
+            yield _Fault("008", "__LEEWAY", f"lies outside 0s to {MAX_LEEWAY_S:g}s.", "Write 30s.")
         if self.jwks_url is not None and not _fetchable(self.jwks_url, development):
             yield _Fault("007", "__JWKS_URL", "is no https address.", _HTTPS)
         yield from self._pointer_faults(row)
@@ -303,7 +303,7 @@ def _is_origin(text: str) -> bool:
 class RevocationConfig(BaseModel):
     """`PORTALSHIELD_REVOCATION__...`. Where revocations live follows from `PORTALSHIELD_STORAGE`."""
 
-    model_config = _FROZEN
+    model_config = FROZEN
 
     on_outage: Annotated[
         Literal["local", "closed"],

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Body, BodyAnswer, Gone, ReadBody, TimedOut, TooLarge
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Problem, Verdict, problem
 from portalshield.rules.media_types import matches, parse_media_type
 from portalshield.rules.multipart import FormScanner, MultipartFault, boundary_of
@@ -44,7 +44,7 @@ _SEPARATORS = (b"&", b";")
 class BodyConfig(BaseModel):
     """`PORTALSHIELD_BODY__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     max_size: Annotated[int, Setting("largest body", unit="bytes")] = 1_048_576
     max_depth: Annotated[int, Setting("deepest nesting of JSON")] = 32
@@ -102,6 +102,9 @@ class BodyStage:
         if not x.has_body:
             return None
         get = x.headers.get
+        content_type = get(b"content-type")
+        # Before all else: where this layer only reports, others still judge by it.
+        media = x.media = parse_media_type(content_type) if content_type is not None else None
         declared = get(b"content-length")
         if declared is not None:
             if not declared.isdigit() or len(declared) > 18:
@@ -113,11 +116,9 @@ class BodyStage:
         coding = get(b"content-encoding")
         if coding is not None and coding.strip().lower() not in (b"", b"identity"):
             return _CODED
-        if self._any:
+        if self._any or (media is not None and matches(media, self._types)):
             return None
-        content_type = get(b"content-type")
-        media = parse_media_type(content_type) if content_type is not None else None
-        return None if media is not None and matches(media, self._types) else self._refused
+        return self._refused
 
     def ask(self, x: Exchange) -> ReadBody | None:
         """The body, where somebody judges it. Of a form whose fields are judged what stands before the first file;
@@ -243,11 +244,9 @@ def _essence(x: Exchange) -> str:
 
     What is no media type by RFC 9110 but speaks of a form is one: frameworks parse the field by laxer rules.
     """
-    content_type = x.headers.get(b"content-type") or b""
-    media = parse_media_type(content_type)
-    if media is not None:
-        return media.essence
-    return _FORM if _FORM.encode() in content_type.lower() else ""
+    if x.media is not None:
+        return str(x.media.essence)
+    return _FORM if _FORM.encode() in (x.headers.get(b"content-type") or b"").lower() else ""
 
 
 def stage(

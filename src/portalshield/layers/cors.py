@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Reply, Verdict, problem
 from portalshield.rules.fetch_metadata import is_same_host
 from portalshield.rules.http_tokens import is_token
@@ -46,7 +46,7 @@ _FOREIGN = problem("origin-not-allowed", why="websocket-origin")
 class CorsConfig(BaseModel):
     """`PORTALSHIELD_CORS__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     allow_origins: Annotated[
         tuple[str, ...],

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Verdict, problem
 from portalshield.rules.fetch_metadata import SAFE_METHODS, cross_site, is_ambient
 from portalshield.rules.origins import origin_faults
@@ -25,7 +25,7 @@ _REFUSED = problem("csrf-refused", why="cross-site")
 class CsrfConfig(BaseModel):
     """`PORTALSHIELD_CSRF__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     trusted_origins: Annotated[
         tuple[str, ...],

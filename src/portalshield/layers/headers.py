@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields
 from portalshield.rules.nearest import did_you_mean
 
@@ -26,7 +26,7 @@ _PREFIX = "PORTALSHIELD_HEADERS__"
 class HeadersConfig(BaseModel):
     """`PORTALSHIELD_HEADERS__...`; `on` is the profile's own value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     hsts: Annotated[str, Setting(f"Strict-Transport-Security, https only; {_REPLACES}")] = "on"
     csp: Annotated[str, Setting(f"Content-Security-Policy of HTML pages; {_REPLACES}")] = "on"

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Verdict, problem
 from portalshield.rules.hosts import HostPolicy, host_faults
 
@@ -22,7 +22,7 @@ from portalshield.rules.hosts import HostPolicy, host_faults
 class HostsConfig(BaseModel):
     """`PORTALSHIELD_HOSTS`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     allowed: Annotated[
         tuple[str, ...],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict, problem
-from portalshield.rules.media_types import is_json, parse_media_type
 from portalshield.rules.strict_json import JSONFault, parse
 
 
@@ -26,10 +25,7 @@ class JsonStage:
 
     def check(self, x: Exchange) -> Verdict:
         """Parse a body whose content type is JSON and keep the value."""
-        if not x.body or not x.body_complete:
-            return None
-        media = parse_media_type(x.headers.get(b"content-type") or b"")
-        if media is None or not is_json(media):
+        if not x.body or not x.body_complete or x.media is None or not x.media.is_json:
             return None
         try:
             x.json = parse(x.body, max_depth=self._max_depth, max_keys=self._max_keys, max_items=self._max_items)

@@ -14,13 +14,13 @@ from functools import lru_cache, partial
 from math import ceil
 from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import Exchange
 from portalshield.model.head import Head
 from portalshield.model.needs import Counts, Hit, Quota, Unavailable, client_numbers
 from portalshield.model.policy import By, EffectivePolicy, Limit
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Fields, Problem, Verdict, problem, unavailable
 from portalshield.model.view import Price, RequestView
 from portalshield.rules.quotas import parse_quotas
@@ -37,7 +37,7 @@ _UNKNOWN = (0, _RETRY_S)
 class RateConfig(BaseModel):
     """`PORTALSHIELD_RATE__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     per_ip: Annotated[str, Setting("before authentication, per address, in the notation of limits; `off` for none")] = (
         "300/minute"

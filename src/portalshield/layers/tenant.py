@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.model.needs import TenantOf, Tenants, Unavailable
 from portalshield.model.policy import EffectivePolicy
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Problem, Verdict, problem, unavailable
 from portalshield.rules.addressed import (
     TooManyPairsError,
@@ -47,7 +47,7 @@ _LATE = problem("malformed-request", why="multipart-field-behind-file")
 class TenantConfig(BaseModel):
     """`PORTALSHIELD_TENANT__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     claim: Annotated[
         tuple[str, ...],

@@ -16,13 +16,13 @@ from hashlib import blake2b
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.ending import Ending
 from portalshield.model.exchange import Exchange
 from portalshield.model.needs import Claim, Claimed, Settle, Taken, Unavailable
 from portalshield.model.secret import Secret
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.model.verdicts import Reply, Verdict, problem
 from portalshield.rules.http_tokens import is_token
 from portalshield.rules.kept_answers import pack, unpack
@@ -52,7 +52,7 @@ _KNOWN = problem("in-flight", why="delivery-known", fields=((b"retry-after", b"1
 class WebhookConfig(BaseModel):
     """`PORTALSHIELD_WEBHOOK__<NAME>__...`: one sender."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     secret: Annotated[Secret | None, Setting("the signing secret, as the provider shows it")] = None
     previous_secret: Annotated[Secret | None, Setting("the one before, while it is being replaced")] = None

@@ -107,6 +107,8 @@ class Exchange:
     """The tenants of a principal whose credential names none (tenant)."""
     credential: bytes | None = None
     """The bearer token, until it was verified (auth)."""
+    media: Any = None
+    """The declared type of the body (`rules.media_types.MediaType`), None if it is not exactly one (body)."""
     body: bytes | None = None
     """(body)"""
     body_complete: bool = True

@@ -9,6 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ConfigDict
+
+FROZEN = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+"""What every config model is: unchangeable, without room for an unknown name, silent about values."""
+
 Unit = Literal["", "seconds", "bytes", "entries", "share"]
 
 

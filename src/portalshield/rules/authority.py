@@ -11,10 +11,11 @@ from typing import Protocol
 
 from portalshield.model.principal import Principal
 from portalshield.rules.claims import ClaimMap
+from portalshield.rules.jws import TokenError, claimed_issuer
 from portalshield.rules.keys import NO_KEYS, KeySnapshot
 from portalshield.rules.revocation import NONE, Revocations, canonical
 from portalshield.rules.token_cache import Entry, Handles, TokenCache
-from portalshield.rules.tokens import Claims, TokenError, Verifier, claimed_issuer
+from portalshield.rules.tokens import Claims, Verifier
 
 
 class KeyHolder(Protocol):

@@ -20,7 +20,8 @@ _BLANK = " \t"
 class MediaType:
     """A media type. `type`, `subtype` and parameter names are in lower case, values as they came, unquoted.
 
-    `essence` is `type/subtype`. Shared between requests: treat it as frozen.
+    `essence` is `type/subtype`; `is_json`: `application/json`, `text/json` and every `+json` type, what frameworks hand
+    to a JSON parser. Shared between requests: treat it as frozen.
     """
 
     __slots__ = ("essence", "is_json", "parameters", "subtype", "type")
@@ -65,11 +66,6 @@ def parse_media_type(value: bytes) -> MediaType | None:
             _MEMO.clear()
         _MEMO[value] = media
     return media
-
-
-def is_json(media: MediaType) -> bool:
-    """`application/json`, `text/json` and every `+json` type: what frameworks hand to a JSON parser."""
-    return media.is_json
 
 
 def matches(media: MediaType, allowed: Sequence[str]) -> bool:

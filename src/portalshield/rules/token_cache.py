@@ -2,7 +2,7 @@
 
 Only what passed every check is put in; failures are never stored. The key is the SHA-256 of the token's bytes, so the
 token itself is not kept. It may serve only this positive cache: one ECDSA token has several valid spellings, so
-revocation uses `jti`, `sid` or the signing input instead (RFC 8725bis; see `rules/tokens.py`).
+revocation uses `jti`, `sid` or the signing input instead (RFC 8725bis; see `rules/jws.py`).
 Which issuer a token belongs to is known only after parsing it, so the issuer stands in the value, not in the key: a
 cache belongs to one configuration, and an issuer that this configuration does not know is a miss.
 """

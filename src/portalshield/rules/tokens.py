@@ -1,90 +1,38 @@
 """Strict verification of signed tokens: one compact JWS in, verified claims out, `TokenError` for everything else.
 
-The facts this obeys: RFC 7515 (compact form, canonical base64url, UTF-8), RFC 7519 (claims), RFC 8725bis (allowlists,
-explicit `typ`, no key from the header, issuer and key belong together), RFC 9068 where `typ` is demanded. Nothing of a
-token is believed before its signature was checked, and nothing is decoded before its size and alphabet were.
-A token has several spellings that verify (an ECDSA signature (r, s) and (r, n-s)): see `token_identity`.
+The facts this obeys: RFC 7519 (claims), RFC 8725bis (allowlists, explicit `typ`, issuer and key belong together), RFC
+9068 where `typ` is demanded. Nothing of a token is believed before its signature was checked; `jws.py` takes it apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
-from typing import Any, NamedTuple, TypedDict, TypeGuard, Unpack
+from typing import Any, TypedDict, TypeGuard, Unpack
 from uuid import UUID
 
-from portalshield.rules.keys import (
-    BASE64URL,
-    CANONICAL,
-    Frozen,
-    Key,
-    KeySnapshot,
-    check_algorithms,
-    from_base64url,
-    is_kid,
-    json_object,
+from portalshield.rules.jose import Frozen
+from portalshield.rules.jws import (
+    HARD_MAX_TOKEN_BYTES,
+    MAX_TOKEN_BYTES,
+    TokenError,
+    check_signature,
+    read_claims,
+    read_header,
+    split_token,
 )
+from portalshield.rules.keys import CANONICAL, Key, KeySnapshot, check_algorithms
 
-MAX_TOKEN_BYTES = 8192
-"""The default size limit; `HARD_MAX_TOKEN_BYTES` is the most that can be configured."""
-HARD_MAX_TOKEN_BYTES = 16384
 MAX_LEEWAY_S = 120.0
+"""The most clock difference that can be forgiven."""
 TENANT_PLACEHOLDER = "{tenantid}"
 """Where a directory's id stands in `issuer_template`."""
 
-_HEADER_DEPTH = 4
-_CLAIMS_DEPTH = 32
 _MAX_AUDIENCES = 16
-_ALPHABET = BASE64URL + b"."
-
-# Each of these asks the verifier to take the key from the token or from an address in it (SSRF): an attack probe.
-_KEY_MEMBERS = frozenset(("jku", "jwk", "x5u", "x5c"))
-# `crit` and `b64` change what is signed, `zip` and `enc` what is read, `cty` nests a token: none is supported.
-_REFUSED_MEMBERS = _KEY_MEMBERS | {"crit", "b64", "zip", "enc", "cty"}
 _KIND_CLAIMS = ("type", "token_type", "token_use", "typ")
 _REFUSED_KINDS = frozenset(
     ("refresh", "refreshtoken", "offline", "reset", "resettoken", "passwordreset", "resetpassword", "id", "idtoken")
 )
-
-CODES = frozenset(
-    (
-        "too-large",
-        "malformed",
-        "bad-header",
-        "embedded-key",
-        "header-not-supported",
-        "algorithm-not-allowed",
-        "wrong-type",
-        "unknown-key",
-        "bad-signature",
-        "bad-claims",
-        "missing-claim",
-        "bad-claim",
-        "expired",
-        "lifetime-too-long",
-        "not-yet-valid",
-        "issued-in-future",
-        "wrong-issuer",
-        "wrong-audience",
-        "wrong-party",
-        "wrong-kind",
-        "claim-refused",
-        "machine-key",
-        "revoked",
-    )
-)
-"""Every code of a `TokenError`. `unknown-key`: ask for fresh keys, once. `embedded-key`: worth counting, an attack.
-`machine-key`: a provider's key for servers came where a user's token belongs. `revoked`: by whoever
-knows revocations, not by a `Verifier`."""
-
-
-class TokenError(Exception):
-    """The token is not acceptable; `code` is one of `CODES`, for the log alone: clients see one answer for all."""
-
-    def __init__(self, code: str) -> None:
-        self.code = code
-        super().__init__(code)
 
 
 class Claims(Frozen):
@@ -146,102 +94,6 @@ class RuleTerms(TypedDict, total=False):
     """Do without an issuer although the keys are public ones."""
     insecure_no_expiry: bool
     """Accept tokens without `exp`."""
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-class Segments(NamedTuple):
-    """The four parts of a compact JWS, checked for size and alphabet but not decoded."""
-
-    header: bytes
-    payload: bytes
-    signature: bytes
-    signing_input: bytes
-
-
-def split_token(token: str | bytes, max_bytes: int = MAX_TOKEN_BYTES) -> Segments:
-    """The segments of a token (RFC 7515, 7.1). Raises `TokenError`: `too-large` before anything else, `malformed`.
-
-    Costs the same for a megabyte as for nothing: the length is looked at first.
-    """
-    if not isinstance(token, str | bytes):
-        raise TokenError("malformed")
-    if len(token) > max_bytes:
-        raise TokenError("too-large")
-    if isinstance(token, str):
-        if not token.isascii():
-            raise TokenError("malformed")
-        token = token.encode()
-    parts = token.split(b".")
-    if len(parts) != 3 or token.translate(None, _ALPHABET):
-        raise TokenError("malformed")
-    header, payload, signature = parts
-    return Segments(header, payload, signature, token[: -len(signature) - 1])
-
-
-def token_identity(token: str | bytes) -> bytes:
-    """What a token is known by where `jti` is missing: SHA-256 of what was signed, the same for every spelling.
-
-    Revocation, replay and audit use this or `jti`, never the token's text. Raises `TokenError`.
-    """
-    return sha256(split_token(token, HARD_MAX_TOKEN_BYTES).signing_input).digest()
-
-
-def claimed_issuer(token: str | bytes, max_bytes: int = MAX_TOKEN_BYTES) -> str | None:
-    """The issuer an unverified token names, only to choose the verifier that must then confirm it."""
-    issuer = _read_claims(split_token(token, max_bytes).payload).get("iss")
-    return issuer if isinstance(issuer, str) else None
-
-
-class Header(NamedTuple):
-    """What of a header the verification needs; `alg` is canonical."""
-
-    alg: str
-    kid: str | None
-    typ: str | None
-
-
-def read_header(segment: bytes, algorithms: Mapping[str, str] = CANONICAL) -> Header:
-    """Parse and judge the header of a token (RFC 7515, 4.1); `algorithms` maps allowed names to canonical ones."""
-    try:
-        header = json_object(from_base64url(segment), _HEADER_DEPTH)
-    except (ValueError, RecursionError):
-        raise TokenError("bad-header") from None
-    if not _REFUSED_MEMBERS.isdisjoint(header):
-        raise TokenError("header-not-supported" if _KEY_MEMBERS.isdisjoint(header) else "embedded-key")
-    alg = header.get("alg")
-    if type(alg) is not str or alg not in algorithms:
-        raise TokenError("algorithm-not-allowed")
-    kid = header.get("kid")
-    if "kid" in header and not is_kid(kid):
-        raise TokenError("bad-header")
-    typ = header.get("typ")
-    if "typ" in header and type(typ) is not str:
-        raise TokenError("wrong-type")
-    return Header(algorithms[alg], kid, typ)
-
-
-def check_signature(key: Key, segments: Segments) -> None:
-    """Raises `TokenError` unless the signature is the key's and written canonically."""
-    try:
-        signature = from_base64url(segments.signature)
-    except ValueError:
-        raise TokenError("malformed") from None
-    if not signature or not key.verify(segments.signing_input, signature):
-        raise TokenError("bad-signature")
-
-
-def _read_claims(segment: bytes) -> Frozen:
-    try:
-        return json_object(from_base64url(segment), _CLAIMS_DEPTH)
-    except (ValueError, RecursionError):
-        raise TokenError("bad-claims") from None
-
-
-def _media_type(typ: str) -> str:
-    """Media types ignore case; without a slash "application/" is implied (RFC 7515, 4.1.9)."""
-    return typ.lower().removeprefix("application/")
 
 
 # -- verifying --------------------------------------------------------------------------------------------------------
@@ -314,13 +166,24 @@ class Verifier:
         if key is None:
             raise TokenError("unknown-key")
         check_signature(key, segments)
-        claims = Claims(_read_claims(segments.payload))
+        claims = Claims(read_claims(segments.payload))
         claims.kid = kid
         claims.algorithm = alg
         self._check_times(claims, now)
         self._check_parties(claims, key)
         self._check_content(claims)
         return claims
+
+    @property
+    def longest_life_s(self) -> float:
+        """How long a token that is accepted now may be accepted; infinite where tokens need not end."""
+        return self._max_lifetime + 2 * self.leeway if self._expiry_required else math.inf
+
+    def may_be_from(self, issuer: str) -> bool:
+        """Such an issuer fits the template; only to choose the verifier that must then confirm it."""
+        before, placeholder, after = (self.template or "").partition(TENANT_PLACEHOLDER)
+        fits = issuer.startswith(before) and issuer.endswith(after)
+        return bool(placeholder) and fits and _is_guid(issuer[len(before) : len(issuer) - len(after)])
 
     def _check_times(self, claims: Claims, now: float) -> None:
         claims.expires_at = expires_at = _time(claims, "exp")
@@ -338,17 +201,6 @@ class Verifier:
             raise TokenError("not-yet-valid")
         if issued_at is not None and issued_at > now + self.leeway:
             raise TokenError("issued-in-future")
-
-    @property
-    def longest_life_s(self) -> float:
-        """How long a token that is accepted now may be accepted; infinite where tokens need not end."""
-        return self._max_lifetime + 2 * self.leeway if self._expiry_required else math.inf
-
-    def may_be_from(self, issuer: str) -> bool:
-        """Such an issuer fits the template; only to choose the verifier that must then confirm it."""
-        before, placeholder, after = (self.template or "").partition(TENANT_PLACEHOLDER)
-        fits = issuer.startswith(before) and issuer.endswith(after)
-        return bool(placeholder) and fits and _is_guid(issuer[len(before) : len(issuer) - len(after)])
 
     def _check_parties(self, claims: Claims, key: Key) -> None:
         claims.issuer = self._checked_issuer(claims)
@@ -410,6 +262,11 @@ class Verifier:
 
 
 _Values = frozenset[tuple[type, str | int | bool]]
+
+
+def _media_type(typ: str) -> str:
+    """Media types ignore case; without a slash "application/" is implied (RFC 7515, 4.1.9)."""
+    return typ.lower().removeprefix("application/")
 
 
 def _time(claims: Claims, name: str) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from portalshield.rules.keys import json_object
+from portalshield.rules.jose import json_object
 from portalshield.stores.fetching import fetch
 
 MAX_METADATA_DEPTH = 16

@@ -79,15 +79,10 @@ class GenericStore:
         if ticket == REFUSED:
             return _DOWN
         try:
-            counts = self._count(process, hit)
+            with process.breaker.trying(ticket):
+                return self._count(process, hit)
         except Exception as error:  # the boundary to foreign programs: whatever comes out of it means "down"
-            process.breaker.failed(ticket)
             return _reason(error)
-        except BaseException:
-            process.breaker.abandoned(ticket)
-            raise
-        process.breaker.succeeded(ticket)
-        return counts
 
     async def ahit(self, hit: Hit) -> Counts | Unavailable:
         """The same without blocking the event loop, as far as the storage's own client keeps to that."""
@@ -96,16 +91,11 @@ class GenericStore:
         if ticket == REFUSED:
             return _DOWN
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                counts = await self._acount(process, hit)
+            with process.breaker.trying(ticket):
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await self._acount(process, hit)
         except Exception as error:
-            process.breaker.failed(ticket)
             return _reason(error)
-        except BaseException:
-            process.breaker.abandoned(ticket)
-            raise
-        process.breaker.succeeded(ticket)
-        return counts
 
     def give_back(self, need: GiveBack) -> Counts | Unavailable:
         """`limits` cannot: what is counted stays. A route with a login brake refuses such a storage at the start."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Literal, Protocol
 
 from portalshield.model.needs import Count, Counts, GiveBack, Hit, Unavailable
@@ -57,6 +58,10 @@ class Breaker:
         self._retry_at = now + self._pause_s  # claimed: the others wait for what this one finds out
         return PROBE
 
+    def trying(self, ticket: Ticket) -> _Try:
+        """For `with`, around one question: how it ends is told here; what it raises is passed on."""
+        return _Try(self, ticket)
+
     def succeeded(self, ticket: Ticket) -> None:
         """A probe that was answered closes the breaker; what was on its way before the failure proves nothing."""
         if ticket == PROBE:
@@ -77,6 +82,29 @@ class Breaker:
     def _pause(self, pause_s: float) -> None:
         self._pause_s = pause_s
         self._retry_at = self._clock() + pause_s * (0.5 + 0.5 * self._draw())
+
+
+class _Try:
+    """A question on its way; a class, because a generator would cost three times as much on every request."""
+
+    __slots__ = ("_breaker", "_ticket")
+
+    def __init__(self, breaker: Breaker, ticket: Ticket) -> None:
+        self._breaker = breaker
+        self._ticket = ticket
+
+    def __enter__(self) -> None:
+        """Nothing is due before the end."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._breaker.succeeded(self._ticket)
+        elif issubclass(kind, Exception):
+            self._breaker.failed(self._ticket)
+        else:
+            self._breaker.abandoned(self._ticket)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,16 +76,11 @@ class RedisWire:
             return _DOWN
         command = (script, arguments)
         try:
-            answer = parse(self._exchange(process, command, time.monotonic() + self._timeout_s))
+            with process.breaker.trying(ticket):
+                return parse(self._exchange(process, command, time.monotonic() + self._timeout_s))
         except Exception as error:  # the boundary to a foreign program: whatever comes out of it means "down"
-            process.breaker.failed(ticket)
             process.drop_idle()
             return _reason(error)
-        except BaseException:
-            process.breaker.abandoned(ticket)
-            raise
-        process.breaker.succeeded(ticket)
-        return answer
 
     async def aask(self, script: Script, arguments: tuple[Any, ...], parse: Callable[[bytes], T]) -> T | Unavailable:
         """The same without blocking the event loop."""
@@ -99,17 +94,12 @@ class RedisWire:
             if ticket == REFUSED:
                 return _DOWN
             try:
-                async with _Deadline(self._timeout_s):
-                    answer = parse(await self._aexchange(pool, command))
+                with process.breaker.trying(ticket):
+                    async with _Deadline(self._timeout_s):
+                        return parse(await self._aexchange(pool, command))
             except Exception as error:
-                process.breaker.failed(ticket)
                 await pool.drop_idle()
                 return _reason(error)
-            except BaseException:
-                process.breaker.abandoned(ticket)
-                raise
-            process.breaker.succeeded(ticket)
-            return answer
 
     def close(self) -> None:
         """Close the idle connections of blocking callers."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from portalshield.model.secret import Secret
-from portalshield.model.setting import ConfigurationProblem, Setting
+from portalshield.model.setting import FROZEN, ConfigurationProblem, Setting
 from portalshield.rules.histogram import CEILING_NS
 from portalshield.rules.pseudonyms import MIN_KEY_BYTES
 
@@ -19,7 +19,7 @@ MIN_TOKEN: Final = 16
 class LogConfig(BaseModel):
     """`PORTALSHIELD_LOG__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Setting("least severity that is logged")] = "info"
     format: Annotated[
@@ -57,7 +57,7 @@ class LogConfig(BaseModel):
 class SentryConfig(BaseModel):
     """`PORTALSHIELD_SENTRY...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     enabled: Annotated[
         bool, Setting("adopt the existing Sentry client, or start one with redaction when a DSN is there", own=True)
@@ -68,7 +68,7 @@ class SentryConfig(BaseModel):
 class MetricsConfig(BaseModel):
     """`PORTALSHIELD_METRICS__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     path: Annotated[
         str | None, Setting("where Prometheus finds the counters, for example /metrics; unset: nowhere")
@@ -99,7 +99,7 @@ class MetricsConfig(BaseModel):
 class BudgetConfig(BaseModel):
     """`PORTALSHIELD_BUDGET__...`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = FROZEN
 
     p95_ms: Annotated[int, Setting("milliseconds that 95 of 100 requests should stay within, as clients see them")] = (
         500

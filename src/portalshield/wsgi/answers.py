@@ -28,26 +28,30 @@ class Response:
     What a judge may refuse is held back, from its head to its last block, and then goes on as it came, or is replaced.
     """
 
+    # Defaults of the class: a request sets what it needs.
+    _iterator: Iterator[bytes] | None = None
+    _answered: Answered | None = None
+    _held: Held | None = None
+    _head: tuple[Any, ...] = ()
+    _ready: bytes | None = None
+    _done = False
+    _started = False
+    _sent = False
+    _replaced = False
+    _overhead_ns = 0
+    _bytes_out = 0
+    _status = 0
+    _body = b""
+    blocks: Iterable[bytes] = ()
+    token: Any = None
+
     def __init__(self, x: Exchange, runtime: Runtime, start_response: StartResponse) -> None:
         self._x = x
         self._runtime = runtime
         self._start_response = start_response
-        self._iterator: Iterator[bytes] | None = None
-        self._held: Held | None = None
-        self._ready: bytes | None = None
-        self._head: tuple[Any, ...] = ()
         self._write: Callable[[bytes], object] = _nowhere
-        self._done = False
-        self._started = False
-        self._sent = False
-        self._replaced = False
-        self._overhead_ns = 0
-        self._bytes_out = 0
-        self._status = 0
-        self._body = b""
-        self._answered = Answered(x.plan.keeps_body) if x.plan.concludes else None
-        self.blocks: Iterable[bytes] = ()
-        self.token: Any = None
+        if x.plan.concludes:
+            self._answered = Answered(x.plan.keeps_body)
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
         """What the application calls as `start_response`; a second time if it failed before its answer left."""
