@@ -20,6 +20,7 @@ from starlette.routing import Route as StarletteRoute
 
 from portalshield.asgi.messages import Receive, Scope, Send
 from portalshield.model.policy import terms_of, terms_of_view
+from portalshield.model.setting import ConfigurationProblem
 from portalshield.routes import Kind, Route
 from portalshield.rules.patterns import PARAMETER, REST
 
@@ -67,7 +68,7 @@ class Listing:
         self.listed: list[Listed] = []
         self.routers: list[Router] = []
         self.mounts: set[int] = set()
-        self.unread: list[str] = []
+        self.problems: list[ConfigurationProblem] = []
         self._documentation = _documentation_paths(app)
         self._add_router(app.router, "", {})
 
@@ -92,7 +93,8 @@ class Listing:
         elif isinstance(target, StarletteRoute):
             self._append(prefix + effective.path, target, effective.endpoint, "http", effective.methods, ways)
         else:
-            self.unread.append(type(target).__name__)
+            told = f"a {type(target).__name__} route cannot be read."
+            self.problems.append(ConfigurationProblem("PS-ROUTE-001", "routes", told, "Serve it as its own app."))
 
     def _add_mount(self, mount: Mount, prefix: str, ways: Mapping[int, Way]) -> None:
         path = prefix + mount.path
@@ -115,7 +117,12 @@ class Listing:
         methods: Iterable[str] | None,
         ways: Mapping[int, Way],
     ) -> None:
-        regex, template, convertors = compile_path(path or "/")
+        try:
+            regex, template, convertors = compile_path(path or "/")
+        except ValueError:  # legal for mounts: the parameter of the inner one wins
+            told = f"{path} names a parameter twice."
+            self.problems.append(ConfigurationProblem("PS-ROUTE-002", "routes", told, "Rename one of them."))
+            return
         route = Route(
             template=template,
             segments=segments_of_template(path),

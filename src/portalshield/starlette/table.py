@@ -57,13 +57,7 @@ class StarletteTable:
         self._shape = listing.shape()
         self._lists = list(router_lists(listing.routers))
         self._ends = self._seen()
-        problems += [
-            ConfigurationProblem(
-                "PS-ROUTE-001", "routes", f"a {name} route cannot be read.", "Serve it as its own app."
-            )
-            for name in listing.unread
-        ]
-        return problems
+        return problems + listing.problems
 
     def listed(self) -> list[Row]:
         """Every route with its plans, in the order of precedence."""
