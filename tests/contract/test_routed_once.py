@@ -625,3 +625,16 @@ def test_middleware_of_a_router_runs() -> None:
     door = shielded(Starlette(routes=[Route("/marked", marked), Mount("/deep", inner)]))
     assert door.request("GET", "/deep/marked").body == b"True"
     assert door.request("GET", "/marked").body == b"False"
+
+
+def test_nobody_is_led_where_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The self-test finds out, and the application is served as if there were no such thing."""
+
+    async def nowhere(*_: Any) -> None:
+        """A framework that works in another way."""
+
+    monkeypatch.setattr("portalshield.starlette.listing.Way.app", property(lambda self: nowhere))
+    door = shielded(Starlette(routes=[Route("/first", told), Mount("/deep", routes=[Route("/clients/{name}", told)])]))
+    for _ in range(2):
+        assert door.request("GET", "/deep/clients/a").body == b"/deep/clients/a name=a True"
+        assert door.request("GET", "/first").body == b"/first  True"

@@ -38,6 +38,7 @@ class StarletteTable:
         self._build = b
         self._rows = rows
         self.strict, self._public = unserved_plans(b)
+        self.leads = True
         self.problems = self.relist()
 
     def relist(self) -> list[ConfigurationProblem]:
@@ -117,7 +118,8 @@ class StarletteTable:
         x.template = listed.route.template
         x.endpoint = listed.route.key
         x.opaque = listed.route.kind == "mount"
-        x.ways = listed.ways
+        if self.leads:
+            x.ways = listed.ways
         x.lasting = listed.route.lasting
         if params:
             if listed.route.kind == "mount":
