@@ -1,7 +1,7 @@
 """What an application serves, in its own order, and the way to each route.
 
 FastAPI from 0.137 keeps included routers as nodes instead of flattening them, so routes are listed through
-`iter_route_contexts` where it exists.
+`iter_route_contexts` where it exists. (0.137.0 and 0.137.1 have the nodes and no list: `PS-ROUTE-001`.)
 """
 
 from __future__ import annotations
