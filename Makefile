@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The oldest FastAPI that is supported lists its routes differently: a second environment runs the same contract.
-OLD_VENV := .venv-fastapi-136
+# The oldest FastAPI and Flask that are supported find routes differently: a second environment runs the same contract.
+OLD_VENV := .venv-oldest
 OLD_STAMP := $(OLD_VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -20,10 +20,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(OLD_STAMP): requirements/fastapi-136.txt pyproject.toml
+$(OLD_STAMP): requirements/oldest.txt pyproject.toml
 	$(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
-	$(OLD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/fastapi-136.txt
+	$(OLD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/oldest.txt
 	@touch $@
 
 demo: $(STAMP)  ## the shielded FastAPI portal under uvicorn, with real exchanges
@@ -32,7 +32,7 @@ demo: $(STAMP)  ## the shielded FastAPI portal under uvicorn, with real exchange
 demo-flask: $(STAMP)  ## the shielded Flask portal, the same exchanges
 	$(BIN)/python examples/flask_app/demo.py
 
-test: $(STAMP) $(OLD_STAMP)  ## all tests, with a browser where there is one, and the contract on the oldest FastAPI
+test: $(STAMP) $(OLD_STAMP)  ## all tests, with a browser where there is one, and the contract on the oldest FastAPI and Flask
 	$(BIN)/python -m pytest -n 2
 	PYTHONPATH=src $(OLD_VENV)/bin/python -m pytest -n 2 tests/contract
 

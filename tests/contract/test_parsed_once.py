@@ -211,7 +211,11 @@ def _by_view(app: flask.Flask) -> None:
         flask.request.max_content_length = 20
 
 
-@pytest.mark.parametrize("change", [_by_setting, _by_view])
+SETTABLE = flask.Request.max_content_length.fset is not None
+"""From Flask 3.1 on a view may set the limit of one request."""
+
+
+@pytest.mark.parametrize("change", [_by_setting, _by_view] if SETTABLE else [_by_setting])
 def test_limits_of_the_application_hold(change: Callable[[flask.Flask], None]) -> None:
     """413 from the moment it is set, as without the shield."""
     door, seen = portal(change)
@@ -241,7 +245,8 @@ def test_a_thread_without_a_context_may_ask_for_the_document() -> None:
     @app.post("/clients")
     def create() -> str:
         at = flask.request._get_current_object()  # type: ignore[attr-defined]
-        at.max_content_length = 1000
+        if SETTABLE:
+            at.max_content_length = 1000
         thread = Thread(target=lambda: found.append(at.get_json()))
         thread.start()
         thread.join(5)

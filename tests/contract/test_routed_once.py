@@ -149,7 +149,7 @@ def test_a_websocket_is_told_of_a_rule_that_takes_none(path: str) -> None:
 def by_host(**options: Any) -> flask.Flask:
     """Each tenant has a host of its own."""
     app = flask.Flask(__name__, **options)
-    app.config["SERVER_NAME"] = "example.com"
+    app.config["SERVER_NAME"] = None if options.get("host_matching") else "example.com"
     named = "host" if options.get("host_matching") else "subdomain"
     domain = ".example.com" if options.get("host_matching") else ""
 
@@ -292,11 +292,21 @@ def test_an_application_that_binds_its_own_way_still_does() -> None:
 
 def test_hosts_that_flask_trusts_are_asked_for() -> None:
     """Flask refuses others when it binds; that stays so."""
+    _same_as_bare(_trusting)
+
+
+def _trusting() -> flask.Flask:
     app = flask_app()
     app.config["TRUSTED_HOSTS"] = ["portal.example.com"]
-    door = shielded(app)
-    assert door.request("GET", "/plain", [("host", "testserver")]).status == 400
-    assert door.request("GET", "/plain", [("host", "portal.example.com")]).status == 200
+    return app
+
+
+def _same_as_bare(make: Any) -> None:
+    """Whatever this version of Flask makes of a host that is not trusted."""
+    bare, door = WsgiDoor(make()), shielded(make())
+    for host in ("testserver", "portal.example.com"):
+        fields = [("host", host)]
+        assert door.request("GET", "/plain", fields).status == bare.request("GET", "/plain", fields).status
 
 
 class Trusting(flask.Request):
@@ -307,11 +317,13 @@ class Trusting(flask.Request):
 
 def test_hosts_that_a_class_of_requests_trusts_are_asked_for() -> None:
     """The same where the list stands there."""
+    _same_as_bare(_of_trusting_requests)
+
+
+def _of_trusting_requests() -> flask.Flask:
     app = flask_app()
     app.request_class = Trusting
-    door = shielded(app)
-    assert door.request("GET", "/plain", [("host", "testserver")]).status == 400
-    assert door.request("GET", "/plain", [("host", "portal.example.com")]).status == 200
+    return app
 
 
 class Choosing(Map):

@@ -60,7 +60,7 @@ def _would_find_the_same(app: Flask, x: Exchange, at: Request) -> bool:
         and path_of(environ.get("PATH_INFO", "")) == (x.rest or x.path)
         and "HTTP_UPGRADE" not in environ  # a WebSocket is told of a rule that takes none
         and at.trusted_hosts is None
-        and app.config["TRUSTED_HOSTS"] is None
+        and app.config.get("TRUSTED_HOSTS") is None  # from Flask 3.1 on
     )
 
 

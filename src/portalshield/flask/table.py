@@ -9,6 +9,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
 
+from portalshield.context import MARK
 from portalshield.flask.listing import listed
 from portalshield.flow import Plan
 from portalshield.model.exchange import Exchange
@@ -62,8 +63,9 @@ class FlaskTable:
         path = _path_info(x)
         if not self.fresh():
             self._relisted()
-        adapter = self._adapter if self._by_path_alone else self._bound(x.native)
+        adapter = self._adapter
         try:
+            adapter = adapter if self._by_path_alone else self._bound(x.native)
             rule, arguments = adapter.match(path, x.method, return_rule=True)
         except RequestRedirect:
             return self._misspelt(adapter, path + "/", x.method)
@@ -73,11 +75,13 @@ class FlaskTable:
             return self.strict
         return self._apply(x, path, rule, arguments)
 
-    def _bound(self, environ: Any) -> MapAdapter:
-        """As the application binds it where its rules name hosts or subdomains."""
-        app = self._app
-        name = app.config["SERVER_NAME"] if not app.url_map.host_matching else None
-        return app.url_map.bind_to_environ(environ, server_name=name)
+    def _bound(self, environ: Mapping[str, Any]) -> MapAdapter:
+        """As the application binds it where its rules name hosts or subdomains; in an environ of its own, for the
+        request has not arrived there yet. `HTTPException` for a host that it does not trust."""
+        at = self._app.request_class({name: value for name, value in environ.items() if name != MARK})
+        adapter = self._app.create_url_adapter(at)
+        at.environ.clear()  # it holds the request, and the request holds it
+        return adapter or self._adapter
 
     def _apply(self, x: Exchange, path: str, rule: Rule, arguments: Mapping[str, Any]) -> Plan:
         if id(rule) not in self.rows:
