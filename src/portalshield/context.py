@@ -19,15 +19,6 @@ LAST: ContextVar[Exchange | None] = ContextVar("portalshield_last_exchange", def
 """The request that ended here last, for whoever stands outside the doors and reports on it (Sentry)."""
 
 
-def judged_already(native: Any, by_patterns: bool) -> bool:
-    """A door further out knew this application's routes: this one steps aside.
-
-    One that only knew patterns, or an opaque mount, did not; unless this one would know no more.
-    """
-    found = native.get(MARK)
-    return isinstance(found, Exchange) and (not found.opaque or by_patterns)
-
-
 def marked(native: Any) -> Exchange | None:
     """The exchange a door left on this scope or environ."""
     found = native.get(MARK)

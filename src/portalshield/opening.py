@@ -88,3 +88,13 @@ def unopened(request_id: str, method: str, accept: bytes | None) -> Rendered:
     """503 for a request that nobody can judge because the application could not be compiled."""
     status, fields, body = render(_UNOPENED, request_id, accept)
     return status, [*fields, (b"x-request-id", request_id.encode())], b"" if method == "HEAD" else body
+
+
+def anybody(outer: Runtime) -> bool:
+    """Step aside for whoever has judged a request already: what reads the environment knows no more than they."""
+    return True
+
+
+def nobody(outer: Runtime) -> bool:
+    """Judge again, whoever has judged it."""
+    return False

@@ -61,6 +61,9 @@ class Protection:
         detectors: Iterable[Detector] = (),
     ) -> None:
         found, problems = (settings, list(settings.problems())) if settings is not None else read(config=config)
+        policies = tuple(policies)
+        self.alone = bool(policies or authenticate or tenant_of or owners)
+        """It was told in code what no other shield knows."""
         self.authenticate = authenticate
         self.tenant_of = tenant_of
         self.owners = dict(owners or {})
@@ -188,6 +191,7 @@ class Protection:
             settings=settings,
             table=table,
             strict=strict,
+            owner=self,
             store=store,
             records=open_records(settings.storage.uri, max_entries=settings.storage.max_keys),
             lines=telemetry.lines,
@@ -207,6 +211,10 @@ class Protection:
             request_of=request_of,
         )
         return self._runtime
+
+    def knows_no_more_than(self, outer: Runtime) -> bool:
+        """A door of patterns steps aside for another one: of the same shield, or of patterns where it has none."""
+        return outer.owner is self or (not self.rows and isinstance(outer.table, PatternTable))
 
     def forget(self) -> None:
         """Forget what was counted and remembered (a test run)."""

@@ -77,8 +77,17 @@ class Table(Protocol):
     def find(self, x: Exchange) -> Plan:
         """The plan of the route that will serve this request, or the strict one where none does."""
 
+    def lists(self, served: object) -> bool:
+        """The routes of this router or map are in the table."""
+
     def plans(self) -> Iterable[Plan]:
         """Every plan that a request may get."""
+
+
+def same_method(judged: str, runs: str) -> bool:
+    """What runs has the policy that was applied: they differ by method, and a middleware may have overridden it. (One
+    that makes a GET of a HEAD shows nobody more.)"""
+    return runs == judged or (runs == "GET" and judged == "HEAD")
 
 
 def ambiguous(x: Exchange, table: Table) -> Problem | None:
@@ -169,6 +178,10 @@ class PatternTable:
     def fresh(self) -> bool:
         """Patterns never change."""
         return True
+
+    def lists(self, served: object) -> bool:
+        """Nobody's routes are."""
+        return False
 
     def find(self, x: Exchange) -> Plan:
         """The plan of the most specific pattern that covers method and path; parameters are those of all that do.

@@ -118,6 +118,8 @@ class Runtime:
     on_crash: Callable[[Exchange, BaseException], None]
     on_failure: Callable[[str, str, int], None] | None = None
     """Told of each answer of 500 or more that no exception explains: request id, template, status (Sentry)."""
+    owner: object = None
+    """The protection that was compiled."""
     pages: Mapping[tuple[str, str], Plan] = field(default_factory=dict)
     """What the shield itself answers, by method and path."""
     revocations: RevocationStore | None = None

@@ -255,3 +255,18 @@ def test_a_thread_without_a_context_may_ask_for_the_document() -> None:
     Shield(app, settings=SETTINGS)
     assert post(WsgiDoor(app)).status == 200
     assert found == [DOCUMENT]
+
+
+def test_a_body_that_gave_its_document_is_read() -> None:
+    """Nothing is left in the stream, and the bytes are kept, as if the request had parsed them itself."""
+    app, found = flask.Flask(__name__), []
+
+    @app.post("/clients")
+    def create() -> str:
+        request = flask.request
+        found.append((request.get_json(), request.stream.read(), request.get_data(), request.data))
+        return "done"
+
+    Shield(app, settings=SETTINGS)
+    assert post(WsgiDoor(app), b"[1]").status == 200
+    assert found == [([1], b"", b"[1]", b"[1]")]

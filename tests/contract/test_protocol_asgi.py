@@ -34,6 +34,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+import portalshield.asgi
 from conftest import ORIGIN
 from portalshield import ConfigurationError, Policy, Settings, Shield, current_tenant, public
 from portalshield.context import CURRENT
@@ -326,10 +327,10 @@ class TestScope:
         assert scope == before
         assert {name: seen[0][name] for name in before} == before
 
-    def test_two_shields_are_one(self) -> None:
+    def test_two_doors_of_one_shield_are_one(self) -> None:
         """The inner one steps aside: one request id, one count, the body read once."""
-        inner = asgi_shielded(plain, {**READ, "RATE__PER_IP": "1/minute", "BODY__MAX_SIZE": "1"})
-        outer = asgi_shielded(inner, {**READ, "RATE__PER_IP": "2/minute"})
+        shield = shield_of({**READ, "RATE__PER_IP": "2/minute"}, OPEN)
+        outer = portalshield.asgi.ShieldMiddleware(portalshield.asgi.ShieldMiddleware(plain, shield), shield)
         answers = [run(outer, post_scope(), *chunks(b"abc")) for _ in range(3)]
         assert [answer.start["status"] for answer in answers] == [200, 200, 429]
         assert all(len(answer.fields(b"x-request-id")) == 1 for answer in answers)

@@ -12,7 +12,7 @@ from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
 import pytest
-from connections import READ, STREAMED, WsgiServer, environ_of, request_lines, shield_of, wsgi_shielded
+from connections import OPEN, READ, STREAMED, WsgiServer, environ_of, request_lines, shield_of, wsgi_shielded
 from flask import Flask
 from portals import flask_portal
 
@@ -669,10 +669,10 @@ class TestEnviron:
         for found in seen:
             assert {name: found[name] for name in before} == before
 
-    def test_two_shields_are_one(self) -> None:
+    def test_two_doors_of_one_shield_are_one(self) -> None:
         """The inner one steps aside: one request id, one count, the body read once."""
-        inner = wsgi_shielded(plain, {**READ, "RATE__PER_IP": "1/minute", "BODY__MAX_SIZE": "1"})
-        outer = wsgi_shielded(inner, {**READ, "RATE__PER_IP": "2/minute"})
+        shield = shield_of({**READ, "RATE__PER_IP": "2/minute"}, OPEN)
+        outer = portalshield.wsgi.ShieldMiddleware(portalshield.wsgi.ShieldMiddleware(plain, shield), shield)
         answers = [WsgiServer().serve(outer, environ_of("POST", "/", b"abc")) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
         assert all(len(answer.fields("x-request-id")) == 1 for answer in answers)

@@ -650,3 +650,25 @@ def test_nobody_is_led_where_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         assert door.request("GET", "/deep/clients/a").body == b"/deep/clients/a name=a True"
         assert door.request("GET", "/first").body == b"/first  True"
+
+
+def test_a_method_that_is_served_elsewhere_is_told_there() -> None:
+    """A route that has the path and not the method does not hide a mount behind it."""
+
+    def made() -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/{name}/x", told, methods=["POST"]),
+                Mount("/app", routes=[Route("/x", told, methods=["PUT"])]),
+                Mount("/other", Router(default=PlainTextResponse("other"))),
+            ]
+        )
+
+    bare, door = AsgiDoor(made()), shielded(made())
+    for path in ("/app/x", "/other/x", "/third/x"):
+        expected, answer = bare.request("GET", path), door.request("GET", path)
+        assert (answer.status, answer.get("allow"), answer.body) == (
+            expected.status,
+            expected.get("allow"),
+            expected.body,
+        )

@@ -15,11 +15,11 @@ from portalshield.asgi.bodies import outgoing
 from portalshield.asgi.fields import headers_of, one_cookie
 from portalshield.asgi.messages import App, Receive, Scope, Send
 from portalshield.asgi.walking import judge, started
-from portalshield.context import CURRENT, MARK, judged_already, marked
+from portalshield.context import CURRENT, MARK, marked
 from portalshield.flow import Walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict
-from portalshield.opening import Opening, unopened
+from portalshield.opening import Opening, anybody, nobody, unopened
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.runtime import BODYLESS_METHODS, RequestIds, Runtime
 
@@ -27,17 +27,28 @@ _ids = RequestIds()
 
 
 class AsgiDoor:
-    """The outer door. `open_runtime` compiles the application when the first scope arrives, never before."""
+    """The outer door. `open_runtime` compiles the application when the first scope arrives, never before.
 
-    def __init__(self, app: App, open_runtime: Callable[[], Runtime], *, by_patterns: bool = False) -> None:
+    `steps_aside` is asked where a door further out has judged the request already.
+    """
+
+    def __init__(
+        self, app: App, open_runtime: Callable[[], Runtime], *, steps_aside: Callable[[Runtime], bool] = nobody
+    ) -> None:
         self.app = app
-        self._by_patterns = by_patterns
+        self._steps_aside = steps_aside
         self._opening = Opening(open_runtime)
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scope of the server."""
-        if scope["type"] != "http" or (MARK in scope and judged_already(scope, self._by_patterns)):
+        if MARK in scope and scope["type"] in ("http", "websocket"):
+            outer = scope[MARK].runtime
+            if outer is None or self._steps_aside(outer):  # None: a probe of the self-test
+                await self.app(scope, receive, send)
+                return
+            scope = dict(scope)  # the outer one keeps its own
+        if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
         began = perf_counter_ns()
@@ -76,7 +87,7 @@ class AsgiDoor:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "websocket" and not judged_already(scope, self._by_patterns):
+        if kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -147,6 +158,7 @@ def _exchange(scope: Scope, runtime: Runtime, began_ns: int) -> tuple[Exchange, 
         headers, size = headers_of(raw)
     x = Exchange()
     x.native = scope
+    x.runtime = runtime
     x.headers = headers
     x.path = scope["path"]
     x.raw_path = scope.get("raw_path")
@@ -247,7 +259,8 @@ class ShieldMiddleware:
 
     def __init__(self, app: App, shield: Protected | None = None) -> None:
         protection: Protection = protection_of(shield)
-        self._door = AsgiDoor(app, protection.open_opaque, by_patterns=True)
+        aside = anybody if shield is None else protection.knows_no_more_than
+        self._door = AsgiDoor(app, protection.open_opaque, steps_aside=aside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One scope; the caller's own is not changed."""

@@ -13,6 +13,7 @@ from portalshield.flask.parsed import JudgedJson
 from portalshield.flask.table import tabulate
 from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.protection import Protected
+from portalshield.routes import same_method
 from portalshield.runtime import CRASHED, UNCONFIRMED, Runtime
 from portalshield.wsgi import WsgiDoor
 from portalshield.wsgi.bodies import BodyRefusedError, admit_body
@@ -41,7 +42,8 @@ def install(app: Flask, shield: Protected) -> None:
         ]
         return opened[0]
 
-    app.wsgi_app = WsgiDoor(app.wsgi_app, open_runtime)  # type: ignore[method-assign]
+    door = WsgiDoor(app.wsgi_app, open_runtime, steps_aside=lambda outer: outer.table.lists(app.url_map))
+    app.wsgi_app = door  # type: ignore[method-assign]
     app.before_request_funcs.setdefault(None, []).insert(0, lambda: _enter(app, opened, inside=inside))
     lead(app)
     _replace_default_page(app)
@@ -84,6 +86,8 @@ def _confirmed(x: Exchange, at: Request) -> bool:
     if at.url_rule is not x.endpoint:
         # Flask found none: its own answer says why (a method, a host, `Upgrade: websocket`), and no view runs.
         return at.url_rule is None and (not x.served or at.routing_exception is not None)
+    if not same_method(x.method, at.environ["REQUEST_METHOD"]):
+        return False
     given = at.view_args
     # A url_value_preprocessor may take arguments away; what is there must be what was judged.
     return given == x.arguments or all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from io import SEEK_END
 from typing import Any, cast
 from weakref import ref
 
@@ -34,6 +35,8 @@ class JudgedJson(tuple[Any, Any]):
         if at is None or not _would_parse_the_same(self._app, x, at):
             return ...
         at._cached_json = (x.json, x.json)
+        at._cached_data = x.body or b""
+        at.environ["wsgi.input"].seek(0, SEEK_END)  # as if it had been read
         return x.json
 
 

@@ -51,6 +51,10 @@ class FlaskTable:
         """Those of every method of every route."""
         return (plan for row in self.listed() for plan in row.plans.values())
 
+    def lists(self, served: object) -> bool:
+        """This map is the application's own."""
+        return served is self._app.url_map
+
     def fresh(self) -> bool:
         """No rule and no view was added or taken away since the last look."""
         return self._measured() == self._sizes

@@ -52,6 +52,8 @@ class Exchange:
     """The socket peer's address, None for a Unix socket."""
     native: Any = None
     """The ASGI scope or the WSGI environ."""
+    runtime: Any = None
+    """The compiled application that judges it."""
     rest: str = ""
     """What the application routes on, where whoever called has taken a part of the path (root path, script name);
     empty: all of it."""

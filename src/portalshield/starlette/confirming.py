@@ -13,6 +13,7 @@ from portalshield.asgi.messages import Receive, Scope, Send
 from portalshield.context import CURRENT, INSTALLED, MARK
 from portalshield.model.exchange import Exchange
 from portalshield.model.setting import ConfigurationProblem
+from portalshield.routes import same_method
 from portalshield.runtime import UNCONFIRMED
 from portalshield.starlette.listing import FRAMEWORKS, Handle, Listed
 
@@ -39,6 +40,7 @@ def confirm(target: BaseRoute) -> None:
             x.late is not None
             or x.walk is not None
             or x.endpoint is not scope.get("endpoint")
+            or not same_method(x.method, scope.get("method", x.method))
             or x.arguments != scope.get("path_params")
         ):
             x.late = x.late or UNCONFIRMED

@@ -39,7 +39,7 @@ def install(app: Starlette, shield: Protected) -> None:
         # Middleware may compress: answers are judged inside of it.
         enters = inside or (guarded and bool(app.user_middleware))
         with _prepared(app, enters, lambda: opened[0] if opened else None):
-            return AsgiDoor(build_stack(), open_runtime)
+            return AsgiDoor(build_stack(), open_runtime, steps_aside=lambda outer: outer.table.lists(app.router))
 
     app.build_middleware_stack = shielded_stack  # type: ignore[method-assign]
     app.middleware_stack = None

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Mount, Router, WebSocketRoute, compile_
 from starlette.routing import Route as StarletteRoute
 
 from portalshield.asgi.messages import Receive, Scope, Send
+from portalshield.context import INSTALLED
 from portalshield.model.policy import terms_of, terms_of_view
 from portalshield.model.setting import ConfigurationProblem
 from portalshield.routes import Kind, Route
@@ -42,6 +43,8 @@ class Listed:
     convertors: Mapping[str, Any]
     ways: Mapping[int, Way]
     """By the id of each router that a request passes."""
+    mounts_from: int | None = None
+    """Of a mount that was looked into: the number of its first route."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Listing:
         self.routers: list[Router] = []
         self.mounts: set[int] = set()
         self.problems: list[ConfigurationProblem] = []
+        self._shield = getattr(app.state, INSTALLED, None)
         self._documentation = _documentation_paths(app)
         self._add_router(app.router, "", {})
 
@@ -78,12 +82,23 @@ class Listing:
 
     def _add_router(self, router: Router, prefix: str, ways: Mapping[int, Way]) -> None:
         self.routers.append(router)
-        found = [(at, route, *leaf) for at, route in enumerate(router.routes) for leaf in _expanded(route)]
+        found = [(at, route, *leaf) for at, route in enumerate(router.routes) for leaf in self._leaves(route, prefix)]
         # Where one of them matches by rules of its own, all of them have to be asked.
         by_path = all(_matches_by_path(route) and _matches_by_path(target) for _, route, _, target, _ in found)
         for at, route, effective, target, part in found:
             through = {**ways, id(router): Way(router, at, route, part)} if by_path else ways
             self._add(effective, target, prefix, through)
+
+    def _leaves(self, route: BaseRoute, prefix: str) -> list[tuple[Any, BaseRoute, BaseRoute]]:
+        try:
+            return list(_expanded(route))
+        except ValueError:  # FastAPI compiles what is included only when it is asked
+            self._twice(f"what is included at {prefix or '/'}")
+            return []
+
+    def _twice(self, what: str) -> None:
+        told = f"{what} names a parameter twice."
+        self.problems.append(ConfigurationProblem("PS-ROUTE-002", "routes", told, "Rename one of them."))
 
     def _add(self, effective: Any, target: BaseRoute, prefix: str, ways: Mapping[int, Way]) -> None:
         if isinstance(target, Mount):
@@ -98,15 +113,26 @@ class Listing:
 
     def _add_mount(self, mount: Mount, prefix: str, ways: Mapping[int, Way]) -> None:
         path = prefix + mount.path
-        inner = _router_of(mount)
+        inner = _application_of(mount)
         template = path + "/{path:path}"
         if inner is None:
             self._append(template, mount, mount.app, "mount", None, ways)
             return
+        first = len(self.listed)
         self.mounts.add(id(mount.app))
-        self._add_router(inner, path, ways)
+        if isinstance(inner, Starlette):
+            self._refuse_lost_policies(inner, path)
+        self._add_router(inner.router if isinstance(inner, Starlette) else inner, path, ways)
         # Once a mount matched, no later route of the outer router is asked: a path its routes do not serve ends here.
-        self._append(template, mount, None, "mount", None, ways)
+        self._append(template, mount, None, "mount", None, ways, first)
+
+    def _refuse_lost_policies(self, inner: Starlette, path: str) -> None:
+        """The outer shield decides about mounted routes: what only the inner one was told would be lost."""
+        own = getattr(inner.state, INSTALLED, None)
+        if own is not None and own is not self._shield and own.protection.alone:
+            told = f"what is mounted at {path} has a shield that was given policies or functions of its own."
+            hint = "Give them to the outer shield, the patterns with the prefix."
+            self.problems.append(ConfigurationProblem("PS-ROUTE-003", "routes", told, hint))
 
     def _append(
         self,
@@ -116,12 +142,12 @@ class Listing:
         kind: Kind,
         methods: Iterable[str] | None,
         ways: Mapping[int, Way],
+        mounts_from: int | None = None,
     ) -> None:
         try:
             regex, template, convertors = compile_path(path or "/")
         except ValueError:  # legal for mounts: the parameter of the inner one wins
-            told = f"{path} names a parameter twice."
-            self.problems.append(ConfigurationProblem("PS-ROUTE-002", "routes", told, "Rename one of them."))
+            self._twice(path)
             return
         route = Route(
             template=template,
@@ -135,7 +161,7 @@ class Listing:
             documentation=path in self._documentation,
             lasting=all(type(convertor).__module__ == "starlette.convertors" for convertor in convertors.values()),
         )
-        self.listed.append(Listed(route, target, regex, convertors, ways))
+        self.listed.append(Listed(route, target, regex, convertors, ways, mounts_from))
 
 
 def _matches_by_path(route: BaseRoute) -> bool:
@@ -169,12 +195,10 @@ def _parts(route: Any) -> Iterator[Any]:
             yield alone
 
 
-def _router_of(mount: Mount) -> Router | None:
+def _application_of(mount: Mount) -> Starlette | Router | None:
     app = getattr(mount, "_base_app", mount.app)
     for _ in range(_WRAPPED):
-        if isinstance(app, Starlette):
-            return app.router
-        if isinstance(app, Router):
+        if isinstance(app, Starlette | Router):
             return app
         # `app.mount("/x", GZipMiddleware(sub))`: wrappers keep what they wrap in `app`.
         app = getattr(app, "app", None)

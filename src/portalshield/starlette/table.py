@@ -24,10 +24,14 @@ _LAST = itemgetter(slice(-1, None))
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    number: int
     listed: Listed
     row: Row
-    boundary: bool
-    """Nothing behind this mount serves the path."""
+
+    @property
+    def boundary(self) -> bool:
+        """Nothing behind this mount serves the path."""
+        return self.listed.mounts_from is not None
 
 
 class StarletteTable:
@@ -47,8 +51,8 @@ class StarletteTable:
         compiled, problems = compile_rows(self._build, self._rows, [item.route for item in listing.listed])
         self._index: SegmentIndex[_Entry] = SegmentIndex()
         self.entries: list[_Entry] = []
-        for item, row in zip(listing.listed, compiled, strict=True):
-            entry = _Entry(item, row, item.route.kind == "mount" and item.route.key is None)
+        for number, (item, row) in enumerate(zip(listing.listed, compiled, strict=True)):
+            entry = _Entry(number, item, row)
             self._index.add(item.route.segments, entry)
             self.entries.append(entry)
             if not entry.boundary:
@@ -67,6 +71,10 @@ class StarletteTable:
     def plans(self) -> Iterator[Plan]:
         """Those of every method of every route."""
         return (plan for row in self.listed() for plan in row.plans.values())
+
+    def lists(self, served: object) -> bool:
+        """This router is the application's own, or one that it mounts."""
+        return any(router is served for router in self.listing.routers)
 
     def fresh(self) -> bool:
         """No router has more or fewer routes than at the last look, or another last one."""
@@ -92,7 +100,7 @@ class StarletteTable:
         tell(self.problems)
 
     def _match(self, x: Exchange, path: str) -> Plan | None:
-        partial: tuple[_Entry, Mapping[str, str]] | None = None
+        partial: list[tuple[_Entry, Mapping[str, str]]] = []
         wanted = "websocket" if x.websocket else "http"
         for entry in self._index.candidates(path):
             route = entry.listed.route
@@ -101,25 +109,26 @@ class StarletteTable:
             found = entry.listed.regex.match(path)
             if found is None:
                 continue
-            if entry.boundary:
+            first = entry.listed.mounts_from
+            if first is not None:  # what stands before the mount was asked in vain: the mount takes the request
+                partial = [each for each in partial if each[0].number >= first]
                 break
             if route.methods is None or x.websocket or x.method in route.methods:
                 self._apply(x, entry, found.groupdict())
                 x.served = True
+                x.ways = entry.listed.ways if self.leads else {}
                 return entry.row.plan("GET" if x.websocket else x.method)
-            partial = partial or (entry, found.groupdict())
-        if partial is None:
+            partial.append((entry, found.groupdict()))
+        if not partial:
             return None
-        self._apply(x, *partial)
-        return self._misspelt(partial[0])
+        self._apply(x, *partial[0])
+        return self._misspelt(partial[0][0])
 
     def _apply(self, x: Exchange, entry: _Entry, params: Mapping[str, str]) -> None:
         listed = entry.listed
         x.template = listed.route.template
         x.endpoint = listed.route.key
         x.opaque = listed.route.kind == "mount"
-        if self.leads:
-            x.ways = listed.ways
         x.lasting = listed.route.lasting
         if params:
             if listed.route.kind == "mount":

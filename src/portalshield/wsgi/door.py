@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from portalshield.context import CURRENT, MARK, judged_already
+from portalshield.context import CURRENT, MARK
 from portalshield.model.exchange import Exchange
-from portalshield.opening import Opening, unopened
+from portalshield.opening import Opening, anybody, nobody, unopened
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.runtime import BODYLESS_METHODS, RequestIds, Runtime
 from portalshield.wire import reason
@@ -31,15 +31,24 @@ _ids = RequestIds()
 class WsgiDoor:
     """The outer door. `open_runtime` compiles the application when the first request arrives, never before."""
 
-    def __init__(self, app: WSGIApplication, open_runtime: Callable[[], Runtime], *, by_patterns: bool = False) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        open_runtime: Callable[[], Runtime],
+        *,
+        steps_aside: Callable[[Runtime], bool] = nobody,
+    ) -> None:
         self.app = app
-        self._by_patterns = by_patterns
+        self._steps_aside = steps_aside
         self._opening = Opening(open_runtime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request of the server."""
-        if MARK in environ and judged_already(environ, self._by_patterns):
-            return self.app(environ, start_response)
+        if MARK in environ:
+            outer = environ[MARK].runtime
+            if outer is None or self._steps_aside(outer):
+                return self.app(environ, start_response)
+            environ = dict(environ)  # the outer one keeps its own
         began = perf_counter_ns()
         runtime = self._opening.runtime or self._opening.attempt(several=bool(environ.get("wsgi.multiprocess")))
         if runtime is None:
@@ -82,6 +91,7 @@ def _refuse_unopened(environ: WSGIEnvironment, start_response: StartResponse) ->
 def _exchange(environ: WSGIEnvironment, runtime: Runtime, began_ns: int) -> tuple[Exchange, Any]:
     x = Exchange()
     x.native = environ
+    x.runtime = runtime
     x.headers = EnvironHeaders(environ)
     x.method = environ["REQUEST_METHOD"]
     script = environ.get("SCRIPT_NAME", "")
@@ -112,7 +122,8 @@ class ShieldMiddleware:
 
     def __init__(self, app: WSGIApplication, shield: Protected | None = None) -> None:
         protection: Protection = protection_of(shield)
-        self._door = WsgiDoor(app, protection.open_opaque, by_patterns=True)
+        aside = anybody if shield is None else protection.knows_no_more_than
+        self._door = WsgiDoor(app, protection.open_opaque, steps_aside=aside)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
