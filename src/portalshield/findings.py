@@ -284,7 +284,7 @@ def _of_login(protection: Protection, entry: Entry) -> Iterator[Finding]:
         return
     anonymous = policy.public or not authenticates(entry.plan)
     limited = bool(policy.limits) or policy.login is not None
-    if anonymous and not limited and _login_like(entry.route.template):
+    if anonymous and not limited and login_like(entry.route.template):
         match = pattern_of(entry.route, "|".join(methods))
         hint = f'Policy("{match}", public=True, limits=["20/minute"], by="ip", login="email")'
         yield Finding("PS-RATE-101", "high", where, "A login-like route without a limit.", hint)
@@ -301,7 +301,7 @@ def _of_patterns(protection: Protection, rows: list[Row]) -> Iterator[Finding]:
         yield Finding("PS-ROUTE-103", "medium", row.variable, message, hint)
 
 
-def _login_like(path: str) -> bool:
+def login_like(path: str) -> bool:
     """`/login`, `/token`, `/signup`, `/auth/...`, `/reset-password`, `/forgot`, wherever they stand in the path."""
     segments = path.lower().strip("/").split("/")
     if "auth" in segments[:-1]:

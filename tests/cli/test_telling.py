@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from portalshield import Settings, __version__
-from portalshield.cli.init import _ENV, _suggestion
+from portalshield import Policy, Settings, __version__
+from portalshield.cli.init import _ENV, _policy_file, _suggestion
 from portalshield.report import RouteReport
 from portalshield.testing import environment
 
@@ -185,18 +187,34 @@ def test_init_names_the_secrets_of_webhooks(tmp_path: Path) -> None:
     assert "\nPORTALSHIELD_WEBHOOK__STRIPE__SECRET=\n" in (tmp_path / ".env.example").read_text()
 
 
-def test_public_is_suggested_for_undecided_reads_only() -> None:
-    """Nobody opens by taking away a mark what changes something or serves one tenant's data."""
+def test_public_is_suggested_for_nobodys_data_only() -> None:
+    """Nobody opens by taking away a mark what changes something or serves somebody's data."""
     read = RouteReport("GET", "/", "http", "", "", False, (), (), None)
-    assert _suggestion(read) == "# public = true"
+    for path in ("/", "/healthz", "/Ready/"):
+        assert _suggestion(replace(read, path=path)) == "# public = true"
     others = (
         replace(read, method="POST"),
         replace(read, method="GET|POST"),
         replace(read, path="/{id}"),
+        replace(read, path="/api/v1/invoices/"),
+        replace(read, path="/admin/stats"),
+        replace(read, path="/admin/healthz"),
+        replace(read, path="/auth/users"),
         replace(read, decided=True),
         replace(read, kind="websocket", method="WS"),
+        replace(read, kind="websocket", method="WS", path="/login"),
     )
     assert {_suggestion(other) for other in others} == {'# scopes = ["..."]'}
+
+
+def test_logins_are_suggested_with_their_brakes() -> None:
+    """Nobody could log in under the strict default; the lines are a policy that the file takes."""
+    login = RouteReport("POST", "/api/login", "http", "", "", False, (), (), None, match="POST /api/login")
+    text = _policy_file((login, login))
+    assert text.count("[[route]]") == 1
+    table = tomllib.loads(re.sub("(?m)^# (?=[a-z\\[])", "", text[text.index("# [[route]]") :]))["route"][0]
+    assert Policy(table.pop("match"), **table)
+    assert table == {"public": True, "login": "email", "limits": ["20/minute"], "by": "ip"}
 
 
 def test_the_environment_file_parses_as_it_stands() -> None:

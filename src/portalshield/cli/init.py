@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from portalshield.cli.application import json_option, load_app, row, tell
+from portalshield.findings import login_like
 from portalshield.model.setting import ConfigurationError
 from portalshield.report import RouteReport, Survey
 from portalshield.settings import Settings
@@ -90,6 +91,14 @@ def _files(found: Survey, loaded: bool) -> dict[str, str]:
     return {".env.example": _ENV + senders + _POLICY_FILE, "portalshield.toml": _policy_file(found.routes)}
 
 
+_HEALTH = frozenset(("health", "healthz", "livez", "live", "readyz", "ready", "ping"))
+_LOGIN = """\
+# public = true
+# login = "email"
+# limits = ["20/minute"]
+# by = "ip\""""
+
+
 def _policy_file(found: tuple[RouteReport, ...]) -> str:
     """Every route as a comment with the strict default; uncomment what shall differ."""
     lines = [
@@ -97,15 +106,20 @@ def _policy_file(found: tuple[RouteReport, ...]) -> str:
         "# differ; public = true means anybody on the internet.",
         "",
     ]
-    for report in found:
-        lines += ["# [[route]]", f'# match = "{report.match}"', _suggestion(report), ""]
+    for match, report in {report.match: report for report in found}.items():
+        lines += ["# [[route]]", f'# match = "{match}"', _suggestion(report), ""]
     return "\n".join(lines)
 
 
 def _suggestion(report: RouteReport) -> str:
-    """What changes something or has a parameter serves somebody's data: nobody shall open it by taking away a mark."""
-    reads = report.method == "GET" and report.kind == "http" and "{" not in report.path
-    return "# public = true" if reads and not report.decided else '# scopes = ["..."]'
+    """Nobody shall open somebody's data by taking away a mark: public is suggested for the front page, for what a
+    platform asks whether the application is up, and, with brakes, for logins."""
+    if report.kind == "http" and not report.decided:
+        if login_like(report.path) and "GET" not in report.method.split("|"):
+            return _LOGIN
+        if report.method == "GET" and report.path.strip("/").lower() in _HEALTH | {""}:
+            return "# public = true"
+    return '# scopes = ["..."]'
 
 
 def _write(path: Path, text: str) -> bool:
