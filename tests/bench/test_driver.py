@@ -375,9 +375,12 @@ def test_a_plot_of_savings_below_zero_stays_inside_its_picture() -> None:
 
 _MODULE = """
 import os
-from fastapi import FastAPI
+import flask
+import portalshield.fastapi
+import portalshield.flask
+from fastapi import Depends, FastAPI, Request
 from flask import Flask
-from portalshield import Shield, limit
+from portalshield import Principal, Shield, current_tenant, limit
 
 app = FastAPI()
 
@@ -394,6 +397,30 @@ def read_too(tenant_id: str) -> dict[str, str]:
     return {"id": tenant_id}
 
 Shield(shielded)
+
+asking = FastAPI()
+
+@asking.get("/tenants/{tenant_id}")
+async def ask(tenant_id: str, who: Principal = Depends(portalshield.fastapi.principal)) -> dict[str, str]:
+    return {"tenant": current_tenant(), "who": who.subject}
+
+@asking.get("/marked/{tenant_id}")
+async def marked(tenant_id: str, request: Request) -> dict[str, bool]:
+    return {"marked": bool(request.scope["portalshield.exchange"])}
+
+Shield(asking)
+
+asking_too = Flask(__name__)
+
+@asking_too.get("/tenants/<tenant_id>")
+def ask_too(tenant_id: str) -> dict[str, str]:
+    return {"tenant": current_tenant(), "who": portalshield.flask.principal.subject}
+
+@asking_too.get("/marked/<tenant_id>")
+def marked_too(tenant_id: str) -> dict[str, bool]:
+    return {"marked": bool(flask.request.environ["portalshield.exchange"])}
+
+Shield(asking_too)
 """
 
 
@@ -425,6 +452,30 @@ def test_bench_measures_an_application_layer_by_layer(
     assert ("before it was shielded" in {row.name for row in found.rows}) is measured_before
     assert page.read_text(encoding="utf-8").count("<svg") == 3
     assert "printed by the application" not in result.output
+
+
+@pytest.mark.parametrize("attribute", ["asking", "asking_too"])
+def test_bench_measures_handlers_that_ask_who_is_calling(
+    module: str, attribute: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without the door they get what they got behind it; nothing is logged on the way."""
+    token = mint_token(Settings.from_env(), tenant="acme")
+    arguments = ["--path", "/tenants/acme", "--rounds", "1", "--token", token, "--json", "-"]
+    result = CliRunner().invoke(bench, [f"{module}:{attribute}", *arguments])
+    assert result.exit_code == 0, result.output
+    assert {row["name"] for row in json.loads(result.stdout)["rows"]} >= {"bare", "shielded"}
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("attribute", ["asking", "asking_too"])
+def test_bench_refuses_what_cannot_be_compared(module: str, attribute: str) -> None:
+    """A crash page is not measured: one sentence, exit status 2."""
+    token = mint_token(Settings.from_env(), tenant="acme")
+    arguments = ["--path", "/marked/acme", "--rounds", "1", "--token", token]
+    result = CliRunner().invoke(bench, [f"{module}:{attribute}", *arguments])
+    assert result.exit_code == 2
+    assert "without the shield this request ends in" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_bench_prints_json_alone_when_asked(module: str) -> None:

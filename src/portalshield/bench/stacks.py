@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, cast
 
 from portalshield.asgi import AsgiDoor
 from portalshield.bench.driver import Answer, AsgiCall, Call, Request, WsgiCall
 from portalshield.bench.measure import Variant
+from portalshield.context import CURRENT
+from portalshield.model.exchange import UNREAD, Exchange
 from portalshield.protection import Protection
 from portalshield.rules.pseudonyms import Pseudonyms
 from portalshield.rules.redaction import Redactor
@@ -48,6 +52,10 @@ class NullLines:
         os.close(self._fd)
 
 
+class NotComparableError(Exception):
+    """An application that answers otherwise without the door: what it costs cannot be told."""
+
+
 class Stacks:
     """One FastAPI, Starlette or Flask application with its shield, and everything it can be measured as."""
 
@@ -56,6 +64,7 @@ class Stacks:
         self.settings = shield.settings
         self.answers: dict[str, Answer] = {}
         """What each variant answered before it was measured."""
+        self._seen: list[Exchange] = []
         self._protection = shield.protection
         self._runner = runner
         self._lines = lines
@@ -67,12 +76,28 @@ class Stacks:
 
     def probe(self, request: Request) -> Answer:
         """What the application as it stands answers. Comes first where it identifies callers itself."""
-        self._place(self._own)
+        watching = copy.copy(self._own)
+        watching.app = _watched(self._inside, self._seen)
+        self._place(watching)
         return call(self.app, request, self._runner).answer()
 
-    def bare(self, name: str, request: Request) -> Variant:
-        """Without the door. Its routes still look for a request to confirm (about 1 us)."""
-        return self._variant(name, self._inside, request, [])
+    def bare(self, name: str, request: Request, expected: int | None = None) -> Variant:
+        """Without the door. Its routes still look for a request to confirm (about 1 us).
+
+        A handler that asks who is calling gets what it got behind the door, if without that it would not answer with
+        `expected`. Raises `NotComparableError` where it does not all the same.
+        """
+        for stack in (self._inside, _within(self._inside, self._is_wsgi, self._seen)):
+            try:
+                with _unlogged():
+                    made = self._variant(name, stack, request, [])
+            except Exception as error:
+                failed = type(error).__name__
+            else:
+                if expected is None or self.answers[name].status == expected:
+                    return made
+                failed = f"status {self.answers[name].status}"
+        raise NotComparableError(f"without the shield this request ends in {failed}, with it in {expected}")
 
     def shielded(
         self, name: str, request: Request, settings: Settings | None = None, *, refill: bool = True
@@ -87,6 +112,15 @@ class Stacks:
         name = f"{layer}_" if layer in ("json", "schema") else layer
         mode = self.settings.mode.model_copy(update={name: "off"})
         return self.shielded(f"without {layer}", request, self.settings.model_copy(update={"mode": mode}))
+
+    def layers(self, request: Request, names: Iterable[str], expected: int) -> Iterator[Variant]:
+        """With doors that lack one of these each; left out where the handler needs what is missing."""
+        for name in names:
+            made = None
+            with suppress(Exception), _unlogged():
+                made = self.without(name, request)
+            if made is not None and self.answers[made.name].status == expected:
+                yield made
 
     def without_line(self, request: Request) -> Variant:
         """With a door whose request lines stay below the level."""
@@ -130,6 +164,51 @@ class Stacks:
             return runtime
 
         return WsgiDoor(self._inside, open_runtime) if self._is_wsgi else AsgiDoor(self._inside, open_runtime)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Whether an answer can be had at all is tried here: what it logs is nobody's business."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _watched(inside: Any, seen: list[Exchange]) -> Any:
+    """The application, which tells which request arrived."""
+
+    def watched(*given: Any) -> Any:
+        seen[:] = [x for x in (CURRENT.get(),) if x is not None]
+        return inside(*given)
+
+    return watched
+
+
+def _within(inside: Any, wsgi: bool, seen: list[Exchange]) -> Any:
+    """The application as if the request that was seen were the current one."""
+
+    current = seen[0] if seen else None
+    if current is not None:
+        current.json = UNREAD  # a bare application parses by itself
+
+    def called(environ: Any, start_response: Any) -> Any:
+        token = CURRENT.set(current)
+        try:
+            return inside(environ, start_response)
+        finally:
+            CURRENT.reset(token)
+
+    async def awaited(scope: Any, receive: Any, send: Any) -> None:
+        token = CURRENT.set(current)
+        try:
+            await inside(scope, receive, send)
+        finally:
+            CURRENT.reset(token)
+
+    return called if wsgi else awaited
 
 
 def is_wsgi(app: Any) -> bool:

@@ -15,7 +15,7 @@ import click
 from portalshield.bench.driver import HOST, Answer, Request, browser_request, lifespan
 from portalshield.bench.measure import Series, Variant, back_to_back, spaced
 from portalshield.bench.report import Report, Row
-from portalshield.bench.stacks import NullLines, Stacks, call, is_wsgi
+from portalshield.bench.stacks import NotComparableError, NullLines, Stacks, call, is_wsgi
 from portalshield.cli.application import app_argument, load_app, or_broken
 from portalshield.settings import LAYERS
 from portalshield.shield import Shield
@@ -96,10 +96,12 @@ def _report(app: Any, target: str, request: Request, rounds: int, runner: asynci
         answer = stacks.probe(request)
         _must_be_allowed(request, answer)
         batch = max(1, min(_BATCH, _smallest_quota(answer) * 4 // 5))  # a quarter more is called to warm up
-        whole, bare = stacks.shielded("shielded", request), stacks.bare("bare", request)
-        layers = [stacks.without(layer, request) for layer in LAYERS] + [stacks.without_line(request)]
+        whole, bare = stacks.shielded("shielded", request), stacks.bare("bare", request, answer.status)
+        layers = [*stacks.layers(request, LAYERS, answer.status), stacks.without_line(request)]
         busy = back_to_back([bare, whole, *layers], rounds=rounds, batch=batch)
         idle = spaced([bare, whole], rounds=rounds)
+    except NotComparableError as error:
+        raise click.UsageError(f"{error}: there is nothing to compare.") from None
     finally:
         stacks.restore()
     return Report(f"{request.method} {request.path} of {target}", tuple(_rows(before, busy, idle)))
