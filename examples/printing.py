@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import textwrap
 from collections.abc import Mapping
 
 from portal_server import PASSWORD, Answer, Ask
@@ -43,13 +45,18 @@ _SHOWN_RESPONSE = (
     "idempotent-replayed",
     "x-request-id",
 )
+_TELLING = ("status", "decision", "problem", "layer", "why", "tenant", "subject")
+"""Members of a log line that are printed on a terminal."""
+WIDTH = 100
+"""Columns of a terminal that a log line may take."""
 
 
 class Printer:
-    """Prints exchanges; in colour on a terminal, unless NO_COLOR is set."""
+    """Prints exchanges; on a terminal in colour, unless NO_COLOR is set, and of log lines what tells something."""
 
     def __init__(self) -> None:
-        self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._watched = sys.stdout.isatty()
+        self._coloured = self._watched and "NO_COLOR" not in os.environ
         self.count = 0
 
     def exchange(self, ask: Ask, answer: Answer, log: str | None, faults: list[str]) -> None:
@@ -68,7 +75,11 @@ class Printer:
         self._fields("<", answer.headers, _SHOWN_RESPONSE)
         if answer.body:
             print(f"  < {self._dim(_readable(answer.body, ask.path))}")
-        print(f"  log {log or ('(none)' if ask.logged else '(none, as it should be)')}")
+        if log is None:
+            log = "(none)" if ask.logged else "(none, as it should be)"
+        elif self._watched:
+            log = telling(log)
+        print(f"  log {log}")
         for fault in faults:
             print(self._paint("31", f"  !   {fault}"))
 
@@ -83,6 +94,16 @@ class Printer:
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._coloured else text
+
+
+def telling(log: str) -> str:
+    """The members of a log line that say what was decided, about whom: `name=value`, those that are null left out.
+
+    With the mark before it, it fits into `WIDTH` columns; a break is indented to the mark's width.
+    """
+    members = json.loads(log)
+    pairs = [f"{name}={members[name]}" for name in _TELLING if members.get(name) is not None]
+    return textwrap.fill(" ".join(pairs), WIDTH - 6, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _shortened(text: str, length: int) -> str:

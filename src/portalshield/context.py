@@ -37,7 +37,9 @@ def current_principal() -> Principal:
     """The verified caller. Fails closed: `LookupError` outside a request or on a public route without a credential."""
     principal = current_exchange().principal
     if principal is None:
-        raise LookupError("this request has no principal")
+        raise LookupError(
+            "this request has no principal: PORTALSHIELD_AUTH is unset or none, the route is public, or mode is report"
+        )
     return principal
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -380,7 +381,11 @@ import portalshield.fastapi
 import portalshield.flask
 from fastapi import Depends, FastAPI, Request
 from flask import Flask
-from portalshield import Principal, Shield, current_tenant, limit
+from portalshield import Principal, Shield, current_tenant, limit, payload, protect
+from pydantic import BaseModel
+
+class Client(BaseModel):
+    name: str
 
 app = FastAPI()
 
@@ -408,6 +413,11 @@ async def ask(tenant_id: str, who: Principal = Depends(portalshield.fastapi.prin
 async def marked(tenant_id: str, request: Request) -> dict[str, bool]:
     return {"marked": bool(request.scope["portalshield.exchange"])}
 
+@asking.post("/tenants/{tenant_id}")
+@protect(body=Client)
+async def create(tenant_id: str) -> dict[str, str]:
+    return {"name": payload().name}
+
 Shield(asking)
 
 asking_too = Flask(__name__)
@@ -419,6 +429,11 @@ def ask_too(tenant_id: str) -> dict[str, str]:
 @asking_too.get("/marked/<tenant_id>")
 def marked_too(tenant_id: str) -> dict[str, bool]:
     return {"marked": bool(flask.request.environ["portalshield.exchange"])}
+
+@asking_too.post("/tenants/<tenant_id>")
+@protect(body=Client)
+def create_too(tenant_id: str) -> dict[str, str]:
+    return {"name": payload().name, "again": flask.request.get_json()["name"]}
 
 Shield(asking_too)
 """
@@ -455,13 +470,39 @@ def test_bench_measures_an_application_layer_by_layer(
 
 
 @pytest.mark.parametrize("attribute", ["asking", "asking_too"])
-def test_bench_measures_handlers_that_ask_who_is_calling(
-    module: str, attribute: str, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="who is calling"),
+        pytest.param(["--method", "POST", "--data", '{"name":"Ada"}'], id="what was validated"),
+    ],
+)
+def test_bench_measures_handlers_that_ask_the_shield(
+    module: str, attribute: str, more: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Without the door they get what they got behind it; nothing is logged on the way."""
     token = mint_token(Settings.from_env(), tenant="acme")
-    arguments = ["--path", "/tenants/acme", "--rounds", "1", "--token", token, "--json", "-"]
+    arguments = ["--path", "/tenants/acme", "--rounds", "1", "--token", token, "--json", "-", *more]
     result = CliRunner().invoke(bench, [f"{module}:{attribute}", *arguments])
+    assert result.exit_code == 0, result.output
+    assert {row["name"] for row in json.loads(result.stdout)["rows"]} >= {"bare", "shielded"}
+    assert "Traceback" not in capfd.readouterr().err
+
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+_PROGRAMS = re.compile(r"<!-- program: .*? -->\n```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("number", [pytest.param(0, id="fastapi"), pytest.param(1, id="flask")])
+def test_bench_measures_the_programs_of_the_readme(
+    number: int, module: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As they are written there; nothing is logged on the way."""
+    program = _PROGRAMS.findall(README.read_text("utf-8"))[number]
+    (tmp_path / f"{module}_written.py").write_text(program, encoding="utf-8")
+    token = mint_token(Settings.from_env(), tenant="north")
+    arguments = ["--path", "/tenants/north/clients", "--rounds", "1", "--token", token, "--json", "-"]
+    result = CliRunner().invoke(bench, [f"{module}_written:app", *arguments])
     assert result.exit_code == 0, result.output
     assert {row["name"] for row in json.loads(result.stdout)["rows"]} >= {"bare", "shielded"}
     assert "Traceback" not in capfd.readouterr().err
