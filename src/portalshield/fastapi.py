@@ -23,11 +23,10 @@ from starlette.websockets import WebSocket
 from portalshield.context import current_principal
 from portalshield.context import payload as current_payload
 from portalshield.model.principal import Principal
+from portalshield.opening import looked_through
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="JWT")
 _DECLARED = Depends(_bearer)
-_WRAPPED = 16
-"""Wrappers around a mounted application that are looked through."""
 
 _QUOTING = frozenset(("union_tag_invalid", "uuid_parsing", "get_attribute_error", "iteration_error"))
 """Pydantic's own messages that repeat a piece of what was sent."""
@@ -89,14 +88,11 @@ def _message(row: Any) -> str:
 
 def _applications(app: Any) -> Iterator[FastAPI]:
     """The FastAPI applications in this one, itself included."""
-    for _ in range(_WRAPPED):
-        if isinstance(app, Starlette) or not hasattr(app, "app"):
-            break
-        app = app.app
-    if isinstance(app, FastAPI):
-        yield app
-    if isinstance(app, Starlette):
-        yield from _mounted(app.routes)
+    found = next((each for each in looked_through(app) if isinstance(each, Starlette)), None)
+    if isinstance(found, FastAPI):
+        yield found
+    if found is not None:
+        yield from _mounted(found.routes)
 
 
 def _mounted(routes: Iterable[BaseRoute]) -> Iterator[FastAPI]:

@@ -7,7 +7,8 @@ import os
 import threading
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from portalshield.model.setting import ConfigurationError
 from portalshield.model.verdicts import problem
@@ -90,11 +91,19 @@ def unopened(request_id: str, method: str, accept: bytes | None) -> Rendered:
     return status, [*fields, (b"x-request-id", request_id.encode())], b"" if method == "HEAD" else body
 
 
-def anybody(outer: Runtime) -> bool:
-    """Step aside for whoever has judged a request already: what reads the environment knows no more than they."""
-    return True
-
-
 def nobody(outer: Runtime) -> bool:
     """Judge again, whoever has judged it."""
     return False
+
+
+def looked_through(app: Any) -> Iterator[Any]:
+    """An application and what it wraps (`app.mount("/x", GZipMiddleware(sub))`): wrappers keep that in `app`."""
+    for _ in range(_WRAPPED):
+        if app is None:
+            return
+        yield app
+        app = getattr(app, "app", None)
+
+
+_WRAPPED = 16
+"""Wrappers around an application that are looked through."""

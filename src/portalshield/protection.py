@@ -22,6 +22,7 @@ from portalshield.model.exchange import Exchange
 from portalshield.model.policy import Policy
 from portalshield.model.principal import Principal
 from portalshield.model.setting import ConfigurationError, ConfigurationProblem
+from portalshield.opening import looked_through
 from portalshield.plan import Build, build, compile_policy, page_plan, unserved_plans
 from portalshield.policies import PolicyRow, effective_policy, policy_rows, records_apart
 from portalshield.policy_file import read_policies
@@ -212,9 +213,17 @@ class Protection:
         )
         return self._runtime
 
-    def knows_no_more_than(self, outer: Runtime) -> bool:
-        """A door of patterns steps aside for another one: of the same shield, or of patterns where it has none."""
-        return outer.owner is self or (not self.rows and isinstance(outer.table, PatternTable))
+    def aside(self, app: Any, *, told: bool) -> Callable[[Runtime], bool]:
+        """When a door of patterns around `app` leaves a request to one further out: one of the same shield, or of
+        patterns where this has none; also, where nobody told it anything but the environment, one that lists the routes
+        of `app`."""
+
+        def steps_aside(outer: Runtime) -> bool:
+            if outer.owner is self or (not self.rows and isinstance(outer.table, PatternTable)):
+                return True
+            return not told and any(outer.table.lists(_routes_of(each)) for each in looked_through(app))
+
+        return steps_aside
 
     def forget(self) -> None:
         """Forget what was counted and remembered (a test run)."""
@@ -287,6 +296,11 @@ class Protected(Protocol):
     @property
     def protection(self) -> Protection:
         """Settings and policies, checked."""
+
+
+def _routes_of(app: Any) -> Any:
+    """Whatever a table may list: a router, or the map of the Flask application whose method this is."""
+    return getattr(getattr(app, "__self__", None), "url_map", app)
 
 
 def protection_of(shield: Protected | None) -> Protection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -20,11 +21,21 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 import portalshield.asgi
 import portalshield.wsgi
 from portalshield import ConfigurationError, Policy, Settings, Shield, protect, public
+from portalshield.context import MARK
+from portalshield.routes import PatternTable
 from portalshield.starlette import tabulate
 from portalshield.testing import environment, mint_token
 
-SETTINGS = Settings.from_env(environment())
+ENVIRONMENT = environment()
+SETTINGS = Settings.from_env(ENVIRONMENT)
 OURS = [Policy("GET /t/{tenant_id}"), Policy("GET /admin", roles=["admin"])]
+WRITTEN = """
+[[route]]
+match = "GET /t/{tenant_id}"
+[[route]]
+match = "GET /admin"
+roles = ["admin"]
+"""
 TENANTS = [("north", 200), ("south", 404)]
 Headers = list[tuple[str, str]]
 
@@ -34,7 +45,7 @@ def bearer(**claims: Any) -> Headers:
     return [("authorization", f"Bearer {mint_token(SETTINGS, tenant='north', **claims)}")]
 
 
-def fastapi_app(calls: list[str]) -> FastAPI:
+def fastapi_app(calls: list[str], name: str = "") -> FastAPI:
     """Rows of tenants, and something for admins."""
     app = FastAPI()
 
@@ -70,14 +81,29 @@ def flask_app(calls: list[str], name: str) -> flask.Flask:
     return app
 
 
-def dispatched(calls: list[str], *, legacy: bool) -> AsgiDoor:
-    """A shielded FastAPI application whose middleware hands `/b` to another one that has a shield of its own."""
-    outer: Any = fastapi_app(calls)
-    inner: Any = fastapi_app(calls)
-    if legacy:
-        inner = portalshield.asgi.ShieldMiddleware(inner, Shield(settings=SETTINGS, policies=OURS))
-    else:
+def within(make: Any, middleware: Any, calls: list[str], kind: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Two applications, and the second one with a shield of its own: on the application, around it, or around it with
+    what the environment says."""
+    outer, inner = make(calls, "outer"), make(calls, "inner")
+    if kind == "Shield":
         Shield(inner, settings=SETTINGS)
+    elif kind == "ShieldMiddleware":
+        inner = middleware(inner, Shield(settings=SETTINGS, policies=OURS))
+    else:
+        for name, value in ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        inner = middleware(inner)
+    return outer, inner
+
+
+def dispatched(*given: Any) -> AsgiDoor:
+    """A shielded FastAPI application whose middleware hands `/b` to another one that has a shield of its own."""
+    outer, inner = within(fastapi_app, portalshield.asgi.ShieldMiddleware, *given)
+
+    @outer.get("/{page:path}")
+    @public
+    async def front_end(page: str) -> str:
+        return page
 
     class Dispatch:
         def __init__(self, app: Any) -> None:
@@ -95,38 +121,39 @@ def dispatched(calls: list[str], *, legacy: bool) -> AsgiDoor:
     return AsgiDoor(outer)
 
 
-def mounted(calls: list[str], *, legacy: bool) -> AsgiDoor:
+def mounted(*given: Any) -> AsgiDoor:
     """The other one is mounted."""
-    outer: Any = fastapi_app(calls)
-    inner: Any = fastapi_app(calls)
-    if legacy:
-        inner = portalshield.asgi.ShieldMiddleware(inner, Shield(settings=SETTINGS, policies=OURS))
-    else:
-        Shield(inner, settings=SETTINGS)
+    outer, inner = within(fastapi_app, portalshield.asgi.ShieldMiddleware, *given)
     outer.mount("/b", inner)
     Shield(outer, settings=SETTINGS)
     return AsgiDoor(outer)
 
 
-def beside(calls: list[str], *, legacy: bool) -> WsgiDoor:
+def beside(*given: Any) -> WsgiDoor:
     """The same for Flask, within the first one's door."""
-    outer, inner = flask_app(calls, "outer"), flask_app(calls, "inner")
-    other: Any = inner
-    if legacy:
-        other = portalshield.wsgi.ShieldMiddleware(inner, Shield(settings=SETTINGS, policies=OURS))
-    else:
-        Shield(inner, settings=SETTINGS)
-    outer.wsgi_app = DispatcherMiddleware(outer.wsgi_app, {"/b": other})  # type: ignore[method-assign]
+    outer, inner = within(flask_app, portalshield.wsgi.ShieldMiddleware, *given)
+
+    @outer.get("/<path:page>")
+    @public
+    def front_end(page: str) -> str:
+        return page
+
+    outer.wsgi_app = DispatcherMiddleware(outer.wsgi_app, {"/b": inner})
     Shield(outer, settings=SETTINGS)
     return WsgiDoor(outer)
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["Shield", "ShieldMiddleware"])
+@pytest.mark.parametrize("kind", ["Shield", "ShieldMiddleware", "environment"])
 @pytest.mark.parametrize("make", [dispatched, mounted, beside])
-def test_user_of_a_cannot_reach_b_through_an_application_in_another(make: Any, legacy: bool) -> None:
-    """Each request is judged by whoever knows the routes; honest ones are answered, again and again."""
+def test_user_of_a_cannot_reach_b_through_an_application_in_another(
+    make: Any, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each request is judged by whoever knows the routes, whatever the outer one serves everywhere; honest ones are
+    answered, again and again."""
     calls: list[str] = []
-    door = make(calls, legacy=legacy)
+    (tmp_path / "policies.toml").write_text(WRITTEN, encoding="utf-8")
+    monkeypatch.setenv("PORTALSHIELD_POLICY_FILE", str(tmp_path / "policies.toml"))
+    door = make(calls, kind, monkeypatch)
     for _ in range(2):
         for path in ("/t", "/b/t"):
             for tenant, status in TENANTS:
@@ -138,17 +165,101 @@ def test_user_of_a_cannot_reach_b_through_an_application_in_another(make: Any, l
     assert set(calls) == {"north", "admin"}
 
 
-def test_a_door_that_reads_the_environment_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever adds the middleware to an application that has a shield already is judged once."""
+EVERYTHING = [Policy("* /*", public=True)]
+
+
+def _wrapped_publicly(policies: list[Policy]) -> AsgiDoor:
+    inner = portalshield.asgi.ShieldMiddleware(
+        Starlette(routes=[Mount("/b", fastapi_app([]))]), Shield(settings=SETTINGS, policies=policies)
+    )
+    return AsgiDoor(portalshield.asgi.ShieldMiddleware(inner, Shield(settings=SETTINGS, policies=EVERYTHING)))
+
+
+def _wsgi_wrapped_publicly(policies: list[Policy]) -> WsgiDoor:
+    app = DispatcherMiddleware(flask.Flask("none"), {"/b": flask_app([], "inner")})
+    inner = portalshield.wsgi.ShieldMiddleware(app, Shield(settings=SETTINGS, policies=policies))
+    return WsgiDoor(portalshield.wsgi.ShieldMiddleware(inner, Shield(settings=SETTINGS, policies=EVERYTHING)))
+
+
+@pytest.mark.parametrize("make", [_wrapped_publicly, _wsgi_wrapped_publicly])
+def test_policies_inside_hold_where_the_outer_ones_let_everybody_in(make: Any) -> None:
+    """Two doors of patterns: the inner one was told more."""
+    door = make([Policy("* /b/t/{tenant_id}"), Policy("* /b/*")])
+    for _ in range(2):
+        assert door.request("GET", "/b/t/north", bearer()).status == 200
+        assert door.request("GET", "/b/t/south", bearer()).status == 404
+        assert door.request("GET", "/b/t/south").status == 401
+
+
+def test_a_strict_shield_at_a_public_mount_asks_for_a_token() -> None:
+    """It was told nothing, which is more than that everybody may come in."""
+    calls: list[str] = []
+    outer = FastAPI()
+    outer.mount("/b", portalshield.asgi.ShieldMiddleware(fastapi_app(calls), Shield(settings=SETTINGS)))
+    Shield(outer, settings=SETTINGS, policies=EVERYTHING)
+    door = AsgiDoor(outer)
+    assert door.request("GET", "/b/t/south").status == 404
+    assert door.request("GET", "/b/t/north", bearer()).status == 200
+    assert calls == ["north"]
+
+
+@pytest.mark.parametrize("make", [dispatched, beside])
+def test_the_outer_request_keeps_its_mark(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever handed a request to another application goes on with his own."""
+    seen: list[tuple[Any, Any]] = []
+    door = make([], "ShieldMiddleware", monkeypatch)
+    if isinstance(door, WsgiDoor):
+        handing = door.app.wsgi_app.app
+
+        def watched(environ: Any, start: Any) -> Any:
+            before = environ[MARK]
+            blocks = handing(environ, start)
+            yield from blocks
+            getattr(blocks, "close", tuple)()
+            seen.append((before, environ.get(MARK)))
+
+        door.app.wsgi_app.app = watched
+    else:
+        assert door.request("GET", "/t/north", bearer()).status == 200  # the stack is built
+        stack = door.app.middleware_stack
+        inner = stack.app
+
+        async def looking(scope: Any, receive: Any, send: Any) -> None:
+            before = scope[MARK]
+            await inner(scope, receive, send)
+            seen.append((before, scope.get(MARK)))
+
+        stack.app = looking
+    assert door.request("GET", "/b/t/north", bearer()).status == 200
+    assert [before is after for before, after in seen] == [True]
+
+
+def _fastapi_twice() -> AsgiDoor:
+    app = fastapi_app([])
+    app.add_middleware(portalshield.asgi.ShieldMiddleware)
+    Shield(app)
+    return AsgiDoor(app)
+
+
+def _flask_twice() -> WsgiDoor:
+    app = flask_app([], "twice")
+    app.wsgi_app = portalshield.wsgi.ShieldMiddleware(app.wsgi_app)  # type: ignore[method-assign]
+    Shield(app)
+    return WsgiDoor(app)
+
+
+@pytest.mark.parametrize("make", [_fastapi_twice, _flask_twice])
+def test_a_door_that_reads_the_environment_steps_aside(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds the middleware to an application that has a shield already is judged once: one budget."""
     for name, value in environment(RATE__PER_IP="3/minute").items():
         monkeypatch.setenv(name, value)
-    calls: list[str] = []
-    app = fastapi_app(calls)
-    app.add_middleware(portalshield.asgi.ShieldMiddleware)
-    settings = Settings.from_env(environment(RATE__PER_IP="3/minute"))
-    Shield(app, settings=settings)
-    headers = [("authorization", f"Bearer {mint_token(settings, tenant='north')}")]
-    assert [AsgiDoor(app).request("GET", "/t/north", headers).status for _ in range(4)] == [200, 200, 200, 429]
+    door = make()
+    asked: list[Any] = []
+    monkeypatch.setattr(PatternTable, "find", lambda *given: asked.append(given))
+    token = mint_token(Settings.from_env(), tenant="north")
+    headers = [("authorization", f"Bearer {token}")]
+    assert [door.request("GET", "/t/north", headers).status for _ in range(4)] == [200, 200, 200, 429]
+    assert asked == []
 
 
 def test_websockets_of_another_application_are_judged_there() -> None:

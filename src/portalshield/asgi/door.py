@@ -19,7 +19,7 @@ from portalshield.context import CURRENT, MARK, marked
 from portalshield.flow import Walk
 from portalshield.model.exchange import Exchange
 from portalshield.model.verdicts import Verdict
-from portalshield.opening import Opening, anybody, nobody, unopened
+from portalshield.opening import Opening, nobody, unopened
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.runtime import BODYLESS_METHODS, RequestIds, Runtime
 
@@ -259,7 +259,7 @@ class ShieldMiddleware:
 
     def __init__(self, app: App, shield: Protected | None = None) -> None:
         protection: Protection = protection_of(shield)
-        aside = anybody if shield is None else protection.knows_no_more_than
+        aside = protection.aside(app, told=shield is not None)
         self._door = AsgiDoor(app, protection.open_opaque, steps_aside=aside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,14 +22,13 @@ from portalshield.asgi.messages import Receive, Scope, Send
 from portalshield.context import INSTALLED
 from portalshield.model.policy import terms_of, terms_of_view
 from portalshield.model.setting import ConfigurationProblem
+from portalshield.opening import looked_through
 from portalshield.routes import Kind, Route
 from portalshield.rules.patterns import PARAMETER, REST
 
 Handle = Callable[[Scope, Receive, Send], Any]
 FRAMEWORKS = ("starlette.routing", "fastapi.routing")
 """Where methods are defined that nobody has overridden."""
-_WRAPPED = 16
-"""Wrappers around a mounted application that are looked through."""
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::([a-zA-Z_][a-zA-Z0-9_]*))?\}")
 
 
@@ -196,13 +195,8 @@ def _parts(route: Any) -> Iterator[Any]:
 
 
 def _application_of(mount: Mount) -> Starlette | Router | None:
-    app = getattr(mount, "_base_app", mount.app)
-    for _ in range(_WRAPPED):
-        if isinstance(app, Starlette | Router):
-            return app
-        # `app.mount("/x", GZipMiddleware(sub))`: wrappers keep what they wrap in `app`.
-        app = getattr(app, "app", None)
-    return None
+    within = looked_through(getattr(mount, "_base_app", mount.app))
+    return next((each for each in within if isinstance(each, Starlette | Router)), None)
 
 
 def router_lists(routers: Iterable[Any]) -> Iterator[list[BaseRoute]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from portalshield.context import CURRENT, MARK
 from portalshield.model.exchange import Exchange
-from portalshield.opening import Opening, anybody, nobody, unopened
+from portalshield.opening import Opening, nobody, unopened
 from portalshield.protection import Protected, Protection, protection_of
 from portalshield.runtime import BODYLESS_METHODS, RequestIds, Runtime
 from portalshield.wire import reason
@@ -29,7 +29,10 @@ _ids = RequestIds()
 
 
 class WsgiDoor:
-    """The outer door. `open_runtime` compiles the application when the first request arrives, never before."""
+    """The outer door. `open_runtime` compiles the application when the first request arrives, never before.
+
+    `steps_aside` is asked where a door further out has judged the request already.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class ShieldMiddleware:
 
     def __init__(self, app: WSGIApplication, shield: Protected | None = None) -> None:
         protection: Protection = protection_of(shield)
-        aside = anybody if shield is None else protection.knows_no_more_than
+        aside = protection.aside(app, told=shield is not None)
         self._door = WsgiDoor(app, protection.open_opaque, steps_aside=aside)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
