@@ -12,9 +12,10 @@ from portalshield.layers.headers import YEAR_S
 from portalshield.model.policy import METADATA
 from portalshield.policies import processes_once
 from portalshield.protection import Protection
-from portalshield.report import Entry, authenticates, entries, pattern_of
+from portalshield.report import Entry, authenticates, enforced, entries, pattern_of
 from portalshield.routes import Row
 from portalshield.rules.addresses import parse_networks
+from portalshield.rules.entrances import entrance, login_like
 from portalshield.rules.fetch_metadata import SAFE_METHODS
 from portalshield.rules.modes import NAMED_ONLY, enforced_share
 from portalshield.rules.origins import is_loopback
@@ -27,7 +28,7 @@ Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
 _NUMBERS = {
     "APP": (101,),
-    "AUTH": (101, 102, 103, 104, 105),
+    "AUTH": (101, 102, 103, 104, 105, 106),
     "CORS": (201, 202, 203, 204, 205),
     "CSRF": (101, 102),
     "HEAD": (101, 102, 103),
@@ -47,21 +48,22 @@ _NUMBERS = {
 IDS = frozenset(f"PS-{group}-{number}" for group, numbers in _NUMBERS.items() for number in numbers)
 """Every finding there is."""
 _MAX_WRAPPERS = 16
-_LOGIN_LIKE = frozenset(
-    ("login", "log-in", "signin", "sign-in", "token", "tokens", "signup", "sign-up", "register", "password-reset")
-)
-_LOGIN_STARTS = ("reset", "forgot")
+_FIRST = 5
+"""So many undecided routes are named; `--json` has all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a deployment should know: a stable id, how bad it is, where, what, and what to do."""
+    """One thing a deployment should know: a stable id, how bad it is, where, what, and what to do.
+
+    `routes` are all that are meant, where one finding stands for several."""
 
     id: str
     severity: Severity
     where: str
     message: str
     hint: str = ""
+    routes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -89,7 +91,8 @@ def _of_auth(protection: Protection) -> Iterator[Finding]:
     auth = protection.settings.auth
     if not auth.verifies and protection.authenticate is None:
         severity: Severity = "medium" if auth.preset == "none" else "high"
-        yield Finding("PS-AUTH-101", severity, "PORTALSHIELD_AUTH", "Nobody is authenticated by the shield.")
+        hint = "Name the provider of your tokens in PORTALSHIELD_AUTH (jwt for any), or pass authenticate= to Shield."
+        yield Finding("PS-AUTH-101", severity, "PORTALSHIELD_AUTH", "Nobody is authenticated by the shield.", hint)
     if auth.verifies and protection.authenticate is not None:
         message = "PORTALSHIELD_AUTH and authenticate= are both there: tokens are not verified."
         yield Finding("PS-AUTH-105", "high", "PORTALSHIELD_AUTH", message, "Leave one out.")
@@ -228,7 +231,9 @@ def _names(app: Any) -> set[str]:
 
 def _of_routes(protection: Protection, rows: list[Row]) -> Iterator[Finding]:
     page = protection.settings.metrics.path
-    for entry in entries(rows):
+    listed = list(entries(rows))
+    yield from _of_undecided([entry for entry in listed if not entry.plan.policy.declared])
+    for entry in listed:
         yield from _of_grants(protection, entry)
         yield from _of_openings(entry)
         yield from _of_login(protection, entry)
@@ -238,14 +243,42 @@ def _of_routes(protection: Protection, rows: list[Row]) -> Iterator[Finding]:
             yield Finding("PS-METRICS-101", "high", "PORTALSHIELD_METRICS__PATH", message, hint)
 
 
+def _of_undecided(undecided: list[Entry]) -> Iterator[Finding]:
+    """All of them together: there may be many more than of anything else. And those that cannot wait."""
+    if not undecided:
+        return
+    names = tuple(dict.fromkeys(entry.where for entry in undecided))
+    strict = all(authenticates(entry.plan) for entry in undecided)
+    count = "Nobody decided about " + ("one route" if len(names) == 1 else f"{len(names)} routes")
+    first, more = ", ".join(names[:_FIRST]), len(names) - _FIRST
+    hint = f"`portalshield routes` shows them: {first}" + (f" and {more} more. " if more > 0 else ". ")
+    hint += "Write @protect(...) or @public at the handlers, or policies."
+    message = f"{count}: the strict default holds." if strict else f"{count}."
+    yield Finding("PS-ROUTE-101", "info", "routes", message, hint, names)
+    yield from dict.fromkeys(finding for entry in undecided for finding in _of_entrance(entry))
+
+
+def _of_entrance(entry: Entry) -> Iterator[Finding]:
+    """What is there for those who have no token, and asks for one."""
+    kind = entrance(entry.plans, entry.route.template) if entry.route.kind == "http" else ""
+    if not kind or not enforced(entry.plan):
+        return
+    match = pattern_of(entry.route, entry.label)
+    if kind == "health":
+        message, hint = "Whoever asks whether you are up gets 401.", f'PORTALSHIELD_HEALTH="{match}"'
+    elif kind == "login":
+        message, hint = (
+            "It asks for a token, which nobody has before the login.",
+            f'Policy("{match}", public=True, login="email")',
+        )
+    else:
+        message, hint = "Nobody sees this page before the login.", f'Policy("{match}", public=True)'
+    yield Finding("PS-AUTH-106", "medium", entry.where, message, f"Add {hint}, or say @protect() where it is meant so.")
+
+
 def _of_grants(protection: Protection, entry: Entry) -> Iterator[Finding]:
     """What is asked of users, where there are none."""
     policy = entry.plan.policy
-    if not policy.declared and entry.route.kind == "http":
-        strict = authenticates(entry.plan)
-        message = "Nobody decided: it has the strict default." if strict else "Nobody decided who may call this."
-        hint = "Write @protect(...) or @public at its handler, or a policy."
-        yield Finding("PS-ROUTE-101", "info", entry.where, message, hint)
     asked = [name for name in ("scopes", "roles", "max_age") if getattr(policy, name)]
     if policy.public or not asked or authenticates(entry.plan):
         return
@@ -299,14 +332,6 @@ def _of_patterns(protection: Protection, rows: list[Row]) -> Iterator[Finding]:
         hint = "Compare it with what `portalshield routes` prints, or remove it."
         message = f'"{row.policy.match}" covers no route.'
         yield Finding("PS-ROUTE-103", "medium", row.variable, message, hint)
-
-
-def login_like(path: str) -> bool:
-    """`/login`, `/token`, `/signup`, `/auth/...`, `/reset-password`, `/forgot`, wherever they stand in the path."""
-    segments = path.lower().strip("/").split("/")
-    if "auth" in segments[:-1]:
-        return True
-    return any(part in _LOGIN_LIKE or part.startswith(_LOGIN_STARTS) for part in segments)
 
 
 def _of_records(settings: Settings, rows: list[Row]) -> Iterator[Finding]:

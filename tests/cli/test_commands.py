@@ -30,14 +30,14 @@ def test_routes_lists_every_route_once_and_marks_the_undecided() -> None:
     assert result.returncode == 0, result.stderr
     lines = [" ".join(line.split()) for line in result.stdout.splitlines() if "/openapi" not in line]
     assert [line for line in lines if "doc" not in line] == [
-        "METHOD PATH ACCESS DECIDED LIMITS TAKES OPEN",
-        "GET /tenants/{tenant_id}/clients user of the tenant strict default - - -",
-        "POST /auth/login anybody - - -",
-        "WS /live user of the tenant strict default - - -",
-        "GET /things anybody - - -",
-        "* /things user of the tenant strict default - - -",
-        "GET|POST /both anybody - - -",
-        "* /files/{path} user of the tenant strict default - - -",
+        "METHOD PATH ACCESS DECIDED",
+        "GET /tenants/{tenant_id}/clients user of the tenant strict default",
+        "POST /auth/login anybody -",
+        "WS /live user of the tenant strict default",
+        "GET /things anybody -",
+        "* /things user of the tenant strict default",
+        "GET|POST /both anybody -",
+        "* /files/{path} user of the tenant strict default",
     ]
 
 
@@ -54,6 +54,7 @@ def test_check_finds_what_is_wrong_and_exits_1() -> None:
     assert result.returncode == 1
     assert found["PS-RATE-101"]["where"] == "POST /auth/login"
     assert found["PS-ROUTE-102"]["where"].endswith("forgotten")
+    assert {"WS /live", "* /files/{path}", "* /things"} <= set(found["PS-ROUTE-101"]["routes"])
 
 
 def test_check_silences_with_a_reason_only() -> None:
@@ -123,9 +124,14 @@ def test_init_writes_two_files_and_never_overwrites(tmp_path: Path) -> None:
     """A starter environment and a policy file with every route; a second run keeps what is there."""
     assert _run("init", "sample_app:app", cwd=tmp_path).returncode == 0
     policies = (tmp_path / "portalshield.toml").read_text()
-    assert '# match = "POST /auth/login"' in policies
+    assert '# match = "GET /tenants/{tenant_id}/clients"' in policies
+    assert '# WS /live (its handshake is a GET)\n# [[route]]\n# match = "GET /live"' in policies
+    assert "#   POST /auth/login: anybody\n" in policies
+    assert '# match = "POST /auth/login"' not in policies
     (tmp_path / ".env.example").write_text("mine")
-    assert "kept" in _run("init", cwd=tmp_path).stdout
+    again = _run("init", cwd=tmp_path).stdout
+    assert "kept" in again
+    assert "unless they are there already" in again
     assert (tmp_path / ".env.example").read_text() == "mine"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
+from fastapi.staticfiles import StaticFiles
 from flask import Flask
 from pydantic import BaseModel
 
@@ -217,6 +218,70 @@ def test_a_mode_says_how_much_is_refused(mode: str, words: str) -> None:
     assert [finding.message for finding in (*whole, *layer, *route)] == [words] * 3
     assert "body, cors, webhook still refuse" in whole[0].hint
     assert all(finding.hint for finding in (*layer, *route))
+
+
+def test_undecided_routes_are_one_finding() -> None:
+    """However many: the first are named, all are there for `--json`; WebSockets and mounts too."""
+    app = FastAPI(openapi_url=None)
+
+    async def live(socket: WebSocket) -> None: ...
+
+    def handler() -> dict[str, str]:
+        return {}
+
+    for number in range(9):
+        app.add_api_route(f"/x{number}", handler)
+    app.add_api_websocket_route("/live", live)
+    app.mount("/files", StaticFiles(directory=SOURCE))
+    (finding,) = named(Shield(app, settings=Settings.from_env(environment())), "PS-ROUTE-101")
+    assert (finding.severity, len(finding.routes)) == ("info", 11)
+    assert finding.message == "Nobody decided about 11 routes: the strict default holds."
+    assert "GET /x0, GET /x1, GET /x2, GET /x3, GET /x4 and 6 more." in finding.hint
+    assert finding.routes[-2:] == ("WS /live", "* /files/{path}")
+    assert named(shielded({"public": True}), "PS-ROUTE-101") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "line"),
+    [
+        pytest.param("POST", "/login", 'Policy("POST /login", public=True, login="email")', id="a login"),
+        pytest.param("POST", "/v1/token", 'Policy("POST /v1/token", public=True, login="email")', id="a token"),
+        pytest.param("POST", "/Forgot_Password/", "public=True", id="a forgotten password"),
+        pytest.param("GET", "/login", 'Policy("GET /login", public=True)', id="the page of a login"),
+        pytest.param("GET", "/healthz", 'PORTALSHIELD_HEALTH="GET /healthz"', id="health"),
+        pytest.param("GET", "/api/health/ready", 'PORTALSHIELD_HEALTH="GET /api/health/ready"', id="readiness"),
+    ],
+)
+def test_what_is_for_those_without_a_token_is_found(method: str, path: str, line: str) -> None:
+    """Medium, with the line to add; not where somebody decided, nor where nobody is asked for a token."""
+    (finding,) = named(shielded({}, method=method, path=path), "PS-AUTH-106")
+    assert (finding.severity, finding.where) == ("medium", f"{method} {path}")
+    assert line in finding.hint
+    assert named(shielded({"public": False}, method=method, path=path), "PS-AUTH-106") == []
+    assert named(shielded({"public": True}, method=method, path=path), "PS-AUTH-106") == []
+    assert named(shielded({}, method=method, path=path, **NOBODY), "PS-AUTH-106") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/auth/users"),
+        ("GET", "/tokens"),
+        ("POST", "/healthz"),
+        ("GET", "/clients/{id}/ping"),
+        ("PUT", "/login"),
+    ],
+)
+def test_other_routes_are_not(method: str, path: str) -> None:
+    """They may be somebody's data."""
+    assert named(shielded({}, method=method, path=path), "PS-AUTH-106") == []
+
+
+def test_nobody_authenticated_has_a_hint() -> None:
+    """With both ways out."""
+    (finding,) = named(shielded({}, **NOBODY), "PS-AUTH-101")
+    assert "PORTALSHIELD_AUTH" in finding.hint
+    assert "authenticate=" in finding.hint
 
 
 def test_a_metrics_page_over_a_route_is_found() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from portalshield import Policy, Settings, __version__
+from portalshield.cli.check import _wrapped
 from portalshield.cli.init import _ENV, _policy_file, _suggestion
 from portalshield.report import RouteReport
 from portalshield.testing import environment
@@ -190,7 +191,7 @@ def test_init_names_the_secrets_of_webhooks(tmp_path: Path) -> None:
 def test_public_is_suggested_for_nobodys_data_only() -> None:
     """Nobody opens by taking away a mark what changes something or serves somebody's data."""
     read = RouteReport("GET", "/", "http", "", "", False, (), (), None)
-    for path in ("/", "/healthz", "/Ready/"):
+    for path in ("/", "/healthz", "/Ready/", "/favicon.ico", "/login"):
         assert _suggestion(replace(read, path=path)) == "# public = true"
     others = (
         replace(read, method="POST"),
@@ -200,6 +201,15 @@ def test_public_is_suggested_for_nobodys_data_only() -> None:
         replace(read, path="/admin/stats"),
         replace(read, path="/admin/healthz"),
         replace(read, path="/auth/users"),
+        replace(read, method="DELETE", path="/auth/users"),
+        replace(read, method="POST", path="/auth/users"),
+        replace(read, method="DELETE", path="/login"),
+        replace(read, path="/token"),
+        replace(read, method="POST", path="/tokens"),
+        replace(read, method="POST", path="/clients/{id}/register"),
+        replace(read, method="POST", path="/admin/reset-password"),
+        replace(read, method="*", kind="mount", path="/static/{path}", source="other.Application"),
+        replace(read, method="*", kind="mount", path="/uploads/{path}", source="starlette.staticfiles.StaticFiles"),
         replace(read, decided=True),
         replace(read, kind="websocket", method="WS"),
         replace(read, kind="websocket", method="WS", path="/login"),
@@ -217,6 +227,28 @@ def test_logins_are_suggested_with_their_brakes() -> None:
     assert table == {"public": True, "login": "email", "limits": ["20/minute"], "by": "ip"}
 
 
+def test_files_of_pages_are_suggested_as_public() -> None:
+    """Read only; whatever else is mounted under the same name is not."""
+    source = "starlette.staticfiles.StaticFiles"
+    files = RouteReport("*", "/static/{path}", "mount", source, "", False, (), (), None, match="* /static/*")
+    assert '# match = "GET /static/*"\n# public = true' in _policy_file((files,))
+
+
+def test_a_pattern_is_public_only_if_all_it_covers_may_be() -> None:
+    """A WebSocket at the front page's path would be opened with it."""
+    page = RouteReport("GET", "/", "http", "", "", False, (), (), None, match="GET /")
+    text = _policy_file((page, replace(page, method="WS", kind="websocket")))
+    assert "# WS / (its handshake is a GET)" in text
+    assert text.count("[[route]]") == 1
+    assert "public = true\n" not in text
+
+
+def test_init_says_how_to_add_a_shield_only_where_there_is_none(tmp_path: Path) -> None:
+    """It has just loaded the application."""
+    assert "Shield(app)" in run(tmp_path, "init", "main:app")[1]
+    assert "Shield(app)" not in run(tmp_path, "init", "main:app", module=SHIELDED)[1]
+
+
 def test_the_environment_file_parses_as_it_stands() -> None:
     """Filled in where something has to be, each line is a variable that exists and may be empty."""
     lines = [line for line in _ENV.splitlines() if line and not line.startswith("#")]
@@ -228,6 +260,18 @@ def test_the_environment_file_parses_as_it_stands() -> None:
 
 
 # -- check and bench --------------------------------------------------------------------------------------------------
+
+
+def test_hints_fit_the_terminal() -> None:
+    """What is to be copied is not broken; a word that is too long stands alone."""
+    hint = 'Add Policy("POST /login", public=True, login="email"), or compare with `portalshield routes` and GET /x.'
+    text = _wrapped(hint, 60)
+    assert all(len(line) <= 60 for line in text.splitlines())
+    assert all(line.startswith(" " * 24) for line in text.splitlines())
+    assert " ".join(text.split()) == hint
+    narrow = _wrapped(hint, 10)
+    for whole in ('"POST /login"', "`portalshield routes`", "GET /x."):
+        assert whole in narrow
 
 
 def test_an_unknown_finding_cannot_be_silenced(tmp_path: Path) -> None:

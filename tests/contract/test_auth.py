@@ -9,9 +9,10 @@ from typing import Any
 
 import jwt
 import pytest
+from flask import Flask
 
 from conftest import MakePortal, Portal
-from portalshield import Policy, Principal
+from portalshield import Policy, Principal, current_principal, public
 
 
 def _b64(data: bytes) -> str:
@@ -221,3 +222,26 @@ def test_a_flood_of_mutated_tokens_is_no_server_error(portal: Portal) -> None:
     }
     assert statuses <= {400, 401}
     assert portal.calls == []
+
+
+def test_a_handler_without_a_caller_is_told_why(make_portal: MakePortal) -> None:
+    """Nobody is there on a public route; the message names what may be missing."""
+    told: list[str] = []
+
+    def ask() -> dict[str, str]:
+        try:
+            current_principal()
+        except LookupError as error:
+            told.append(str(error))
+        return {}
+
+    def prepare(app: Any) -> None:
+        if isinstance(app, Flask):
+            app.add_url_rule("/who", "who", public(ask))
+        else:
+            app.add_api_route("/who", public(ask))
+
+    portal = make_portal(prepare=prepare)
+    assert portal.request("GET", "/who").status == 200
+    assert len(told) == 1
+    assert "PORTALSHIELD_AUTH is unset or none" in told[0]

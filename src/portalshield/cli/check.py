@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from shutil import get_terminal_size
+from textwrap import wrap
 
 import click
 
 from portalshield.cli.application import app_argument, json_option, load, or_broken
 from portalshield.findings import IDS, SEVERITIES, Finding
 from portalshield.rules.nearest import did_you_mean
+
+_INDENT = " " * 24
+_LEAST = 24
+"""Columns for a hint, however narrow the terminal."""
+_WHOLE = re.compile(r'"[^"]*"|`[^`]*`|[A-Z|*]+ /\S*')
 
 
 @click.command()
@@ -48,6 +56,14 @@ def _print(found: list[Finding]) -> None:
     for finding in found:
         click.echo(f"{finding.severity.upper():8} {finding.id:14} {finding.where}: {finding.message}")
         if finding.hint:
-            click.echo(f"{'':24}{finding.hint}")
+            click.echo(_wrapped(finding.hint, get_terminal_size().columns))
     counts = ", ".join(f"{n} {name}" for name in reversed(SEVERITIES) if (n := sum(f.severity == name for f in found)))
     click.echo(f"{len(found)} finding{'' if len(found) == 1 else 's'}" + (f": {counts}" if counts else ""))
+
+
+def _wrapped(hint: str, columns: int) -> str:
+    """Within the terminal (80 columns where there is none); what is quoted and a route stay whole: they are copied."""
+    whole = _WHOLE.sub(lambda quoted: quoted[0].replace(" ", "\0"), hint)
+    width = max(columns - len(_INDENT), _LEAST)
+    lines = wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(_INDENT + line.replace("\0", " ") for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import compress
 
 import click
 
@@ -12,6 +13,9 @@ from portalshield.report import RouteReport, Survey
 from portalshield.rules.nearest import nearest
 
 _HEADER = ("METHOD", "PATH", "ACCESS", "DECIDED", "LIMITS", "TAKES", "OPEN")
+_ALWAYS = 3
+"""Columns that stand there whatever they say."""
+_NOTHING = "-"
 
 
 @click.command()
@@ -29,20 +33,28 @@ def routes(target: str, as_json: bool) -> None:
         told = {"routes": listed, "problems": [row(problem) for problem in problems]}
         click.echo(json.dumps(told if problems else listed, indent=2))
     else:
-        click.echo(table([_cells(report) for report in found.routes], _HEADER))
+        click.echo(_listed(found))
     if problems:
         tell(() if as_json else problems)
         raise SystemExit(2)
 
 
+def _listed(found: Survey) -> str:
+    """The table without the columns that say nothing of any route."""
+    rows = [_cells(report) for report in found.routes]
+    said = [at < _ALWAYS or any(row[at] != _NOTHING for row in rows) for at in range(len(_HEADER))]
+    header, *kept = (tuple(compress(row, said)) for row in (_HEADER, *rows))
+    return table(kept, header)
+
+
 def _cells(report: RouteReport) -> tuple[str, ...]:
-    lists = (", ".join(words) or "-" for words in (report.limits, report.takes, report.opens))
+    lists = (", ".join(words) or _NOTHING for words in (report.limits, report.takes, report.opens))
     return (report.method, report.path, report.access, _decided(report), *lists)
 
 
 def _decided(report: RouteReport) -> str:
     if report.decided:
-        return ""
+        return _NOTHING
     return "strict default" if report.strict else "nobody decided"
 
 
