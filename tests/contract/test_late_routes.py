@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from conftest import MakePortal
-from portalshield import protect
+from portalshield import Policy, protect
 
 WRONG = [
     pytest.param({"limits": ["bogus"]}, id="no quota"),
@@ -74,3 +74,14 @@ def test_what_serves_a_path_is_remembered(make_portal: MakePortal) -> None:
     add(portal.app, "/late", {}, portal.calls)
     assert portal.request("GET", "/late", portal.bearer()).status == 200
     assert [spelling[:2] for spelling in runtime.known] == [("GET", "/late")]
+
+
+@pytest.mark.parametrize("order", [("POST", "GET"), ("GET", "POST")])
+def test_what_is_known_of_a_path_is_known_for_its_method_alone(make_portal: MakePortal, order: tuple[str, str]) -> None:
+    """Each method keeps its own policy, whichever of them was asked for first."""
+    roles = {"POST": "staff", "GET": "admin"}
+    portal = make_portal(policies=[Policy(f"{method} /search", roles=[role]) for method, role in roles.items()])
+    for _ in range(2):
+        for method in order:
+            answers = [portal.request(method, "/search", portal.bearer(roles=[role])) for role in ("staff", "admin")]
+            assert [answer.status for answer in answers] == {"POST": [200, 403], "GET": [403, 200]}[method], method

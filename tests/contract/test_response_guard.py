@@ -6,7 +6,8 @@ import asyncio
 import gzip
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import permutations
 from typing import Any
 
 import flask
@@ -70,8 +71,7 @@ HONEST = [
 ]
 
 
-def _echoing(request: Any, pieces: list[bytes], length: int | None, status: int, media: str, more: Any) -> Any:
-    headers = {"content-type": media, **({"content-length": str(length)} if length is not None else {}), **more}
+def _echoing(request: Any, pieces: list[bytes], length: int | None, status: int, headers: dict[str, str]) -> Any:
     if isinstance(request, Request):
 
         async def blocks() -> Any:
@@ -85,21 +85,28 @@ def _echoing(request: Any, pieces: list[bytes], length: int | None, status: int,
 
 
 class Speaker:
-    """What the handler of `/say` (tenant), `/open` (public) and `/all` (cross-tenant) answers next."""
+    """What the handler of `/say` (tenant), `/open` (public) and `/all` (cross-tenant) answers next; `spelled`: how it
+    writes the names of its fields."""
 
     def __init__(self) -> None:
+        self.spelled: Callable[[str], str] = str.lower
         self.says([b"{}"])
 
     def says(self, pieces: list[bytes], media: str = JSON, **more: Any) -> None:
         """The body in pieces; `length` is the declared one (right by default, None: not declared)."""
-        self.pieces, self.media = pieces, media
+        self.pieces = pieces
         self.length: int | None = more.get("length", sum(map(len, pieces)))
         self.status: int = more.get("status", 200)
-        self.headers: dict[str, str] = more.get("headers", {})
+        declared = {"content-length": str(self.length)} if self.length is not None else {}
+        self.headers: dict[str, str] = {"content-type": media, **declared, **more.get("headers", {})}
 
     def answer(self, request: Any) -> Any:
         """One response of the framework."""
-        return _echoing(request, self.pieces, self.length, self.status, self.media, self.headers)
+        headers = {self.spelled(name): value for name, value in self.headers.items()}
+        answer = _echoing(request, self.pieces, self.length, self.status, headers)
+        if isinstance(answer, Response):  # it has written them in lower case
+            answer.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        return answer
 
     def mount(self, app: Any) -> None:
         """Put the routes into an application."""
@@ -243,6 +250,27 @@ def test_what_cannot_be_read_passes_and_is_counted(blocking: Portal, speaker: Sp
     answer = _ask(blocking)
     assert (answer.status, answer.body) == (more.get("status", 200), b'{"tenant_id":"south"}')
     assert blocking.shield.coverage() == {"/say": (0, 1)}
+
+
+HEADS = [
+    (JSON, "identity", 200, 500),
+    (JSON, "br", 200, 200),
+    (JSON, "identity", 206, 206),
+    ("text/csv", "identity", 200, 200),
+]
+"""Media type, coding and status of answers with a foreign row, all with the same names; and what becomes of them."""
+
+
+@pytest.mark.parametrize("spelled", [str.lower, str.title, str.upper])
+def test_what_is_known_of_a_head_is_known_for_that_one_alone(
+    blocking: Portal, speaker: Speaker, spelled: Callable[[str], str]
+) -> None:
+    """Whether an answer can be read is remembered by all that decides it, in whatever order answers come."""
+    speaker.spelled = spelled
+    for order in permutations(HEADS):
+        for media, coding, status, told in order:
+            speaker.says([b'{"tenant_id":"south"}'], media, status=status, headers={"content-encoding": coding})
+            assert _ask(blocking).status == told, (media, coding, status)
 
 
 def test_above_the_cap_nothing_is_held(blocking: Portal, speaker: Speaker) -> None:
