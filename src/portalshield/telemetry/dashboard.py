@@ -13,7 +13,8 @@ SCHEMA: Final = 39
 """Grafana 10 and later read it."""
 _SOURCE: Final = {"type": "prometheus", "uid": "${source}"}
 _COLUMNS: Final = 24
-_RATE: Final = "[$__rate_interval]"
+_WINDOW: Final = "[$__rate_interval]"
+_CHOSEN: Final = 'route=~"$route"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,91 +47,49 @@ def dashboard(budget: BudgetConfig) -> dict[str, Any]:
 
 def panels(budget: BudgetConfig) -> tuple[Panel, ...]:
     """What is shown, from what users feel to what operators look after."""
-    chosen = '{route=~"$route"}'
-    buckets = f"sum by (le) (rate({DURATIONS}_bucket{chosen}{_RATE}))"
-    return (
-        Panel("Requests by status", ((f"sum by (status) (rate({REQUESTS}{chosen}{_RATE}))", "{{status}}"),)),
-        Panel(
-            "Share of 5xx",
-            (
-                (
-                    f'sum(rate({REQUESTS}{{status=~"5..",route=~"$route"}}{_RATE})) / '
-                    f"sum(rate({REQUESTS}{chosen}{_RATE}))",
-                    "5xx",
-                ),
-            ),
-            "percentunit",
-            0.001,
-        ),
-        Panel(
-            f"Latency (p95 budget {budget.p95_ms} ms)",
-            tuple((f"histogram_quantile({share}, {buckets})", f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)),
-            "s",
-            budget.p95_ms / 1000,
-        ),
-        Panel(
-            "p95 by route",
-            ((f"histogram_quantile(0.95, sum by (le, route) (rate({DURATIONS}_bucket{chosen}{_RATE})))", "{{route}}"),),
-            "s",
-            budget.p95_ms / 1000,
-            12,
-        ),
-        Panel(
-            "Over budget",
-            (
-                (
-                    f"sum by (budget_ms) (rate(portalshield_latency_budget_breaches_total{chosen}{_RATE}))",
-                    "over {{budget_ms}} ms",
-                ),
-            ),
-            width=12,
-        ),
-        Panel(
-            "Refused, by layer",
-            (
-                (
-                    f'sum by (layer, problem) (rate({DECISIONS}{{decision="refused",route=~"$route"}}{_RATE}))',
-                    "{{layer}} {{problem}}",
-                ),
-            ),
-            width=12,
-        ),
-        Panel(
-            "Would be refused (report mode)",
-            (
-                (
-                    f'sum by (layer, problem) (rate({DECISIONS}{{decision="would_refuse",route=~"$route"}}{_RATE}))',
-                    "{{layer}} {{problem}}",
-                ),
-            ),
-            width=12,
-        ),
-        Panel(
-            "The shield's own time",
-            tuple(
-                (
-                    f"histogram_quantile({share}, sum by (le) (rate(portalshield_overhead_seconds_bucket{_RATE})))",
-                    f"p{share * 100:g}",
-                )
-                for share in (0.5, 0.95)
-            ),
-            "s",
-        ),
-        Panel(
-            "Lost lines, redaction failures, tripwire",
-            tuple(
-                (f"sum(increase(portalshield_{name}_total{_RATE}))", name.replace("_", " "))
-                for name in ("log_dropped", "redactor_errors", "tripwire")
-            ),
-            "short",
-            1,
-        ),
-        Panel(
-            "Redactions by detector",
-            ((f"sum by (detector) (rate(portalshield_redactions_total{_RATE}))", "{{detector}}"),),
-            "ops",
-        ),
-    )
+    return (*_traffic(budget), *_refusals(), *_telemetry())
+
+
+def _traffic(budget: BudgetConfig) -> Iterable[Panel]:
+    requests, buckets = _rate(REQUESTS, _CHOSEN), _rate(f"{DURATIONS}_bucket", _CHOSEN)
+    failed = _rate(REQUESTS, 'status=~"5.."', _CHOSEN)
+    over = _rate("portalshield_latency_budget_breaches_total", _CHOSEN)
+    red_from = budget.p95_ms / 1000
+    yield Panel("Requests by status", (_by("status", of=requests),))
+    yield Panel("Share of 5xx", ((f"sum({failed}) / sum({requests})", "5xx"),), "percentunit", 0.001)
+    yield Panel(f"Latency (p95 budget {budget.p95_ms} ms)", _percentiles(buckets, 0.5, 0.95, 0.99), "s", red_from)
+    by_route = (f"histogram_quantile(0.95, sum by (le, route) ({buckets}))", "{{route}}")
+    yield Panel("p95 by route", (by_route,), "s", red_from, 12)
+    yield Panel("Over budget", (_by("budget_ms", of=over, legend="over {{budget_ms}} ms"),), width=12)
+
+
+def _refusals() -> Iterable[Panel]:
+    for title, decision in (("Refused, by layer", "refused"), ("Would be refused (report mode)", "would_refuse")):
+        decided = _rate(DECISIONS, f'decision="{decision}"', _CHOSEN)
+        yield Panel(title, (_by("layer, problem", of=decided, legend="{{layer}} {{problem}}"),), width=12)
+
+
+def _telemetry() -> Iterable[Panel]:
+    yield Panel("The shield's own time", _percentiles(_rate("portalshield_overhead_seconds_bucket"), 0.5, 0.95), "s")
+    lost = [
+        (f"sum(increase(portalshield_{name}_total{_WINDOW}))", name.replace("_", " "))
+        for name in ("log_dropped", "redactor_errors", "tripwire")
+    ]
+    yield Panel("Lost lines, redaction failures, tripwire", tuple(lost), "short", 1)
+    yield Panel("Redactions by detector", (_by("detector", of=_rate("portalshield_redactions_total")),), "ops")
+
+
+def _rate(series: str, *where: str) -> str:
+    chosen = f"{{{','.join(where)}}}" if where else ""
+    return f"rate({series}{chosen}{_WINDOW})"
+
+
+def _by(labels: str, *, of: str, legend: str = "") -> tuple[str, str]:
+    return f"sum by ({labels}) ({of})", legend or f"{{{{{labels}}}}}"
+
+
+def _percentiles(buckets: str, *shares: float) -> tuple[tuple[str, str], ...]:
+    return tuple([(f"histogram_quantile({share}, sum by (le) ({buckets}))", f"p{share * 100:g}") for share in shares])
 
 
 def _places(found: Iterable[Panel]) -> Iterable[tuple[Panel, dict[str, int]]]:
